@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Everything a change must pass: lint, types, shell scripts, tests. Arguments go to pytest.
+#   scripts/test.sh -k trainer
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+bash scripts/setup.sh dev train
+export PATH="$PWD/.venv/bin:$PATH"
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" HF_HUB_OFFLINE="${HF_HUB_OFFLINE:-1}" MPLBACKEND=Agg
+
+failed=()
+step() {
+    echo "== $*"
+    "$@" || failed+=("$1 ${2:-}")
+}
+
+mapfile -t shell_scripts < <(find scripts .ci -type f \( -name '*.sh' -o -name run \) | sort)
+step ruff check .
+step ruff format --check .
+step basedpyright --level error
+step shellcheck --external-sources "${shell_scripts[@]}"
+step python -m pytest -q "$@"
+
+if ((${#failed[@]})); then
+    printf '== failed: %s\n' "${failed[@]}" >&2
+    exit 1
+fi
+echo "== all passed"
