@@ -1,0 +1,224 @@
+"""What a user can decide about a reduction: one frozen dataclass per method, and the words of `--reduction`.
+
+`DpnConfig` covers both presets of the Dynamic Pyramid Network: `paper` is the authors' behaviour with the
+paper's loss weight, `policy` trains the router by its consequences. Both run the same code; a preset is a set
+of defaults.
+"""
+
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Self
+
+Kernel = tuple[int, int]
+
+CHOICES = {
+    "preset": ("paper", "policy"),
+    "pooling": ("max", "avg"),
+    "edge": ("ceil", "floor"),
+    "position_mode": ("renumber", "keep"),
+    "router_source": ("last", "token", "both"),
+    "router_placement": ("first_turn", "every_turn"),
+    "train_choice": ("sample", "gumbel", "argmax", "random", "static"),
+    "eval_choice": ("argmax", "random", "static"),
+    "gate": ("none", "probability", "straight_through"),
+    "hinge": ("expected", "chosen"),
+    "objective": ("hinge", "policy"),
+}
+INFERENCE_FIELDS = ("eval_choice", "route", "router_bias")
+"""The fields that may differ from the checkpoint's when a trained model is loaded: they change no weight's
+meaning."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpnConfig:
+    """Where DPE layers sit, what each may choose from, how the router decides and what trains it.
+
+    The defaults are those of `preset=policy`; `DpnConfig.from_fields(preset="paper")` gives the paper's.
+    """
+
+    preset: str = "policy"
+    """The name of the set of defaults this configuration started from."""
+    layers: tuple[int, ...] = (8, 16, 24)
+    """Decoder layers with a DPE in front of them, counted from 0 (paper 4.1, 5.2)."""
+    kernels: tuple[Kernel, ...] = ((1, 1), (1, 2), (2, 2))
+    """Rows x columns that each pooling expert merges into one token; (1, 1) keeps every token."""
+    pooling: str = "max"
+    """How an expert merges the tokens of a window: max (paper) or avg."""
+    edge: str = "ceil"
+    """What happens where a kernel doesn't divide the grid: ceil keeps a smaller last window, floor drops it
+    (release)."""
+    position_mode: str = "renumber"
+    """Positions after pooling: renumber counts 0..n-1 in every stage, keep uses that of the window's first
+    token."""
+    router_source: str = "last"
+    """What the router reads: the last prompt token, the learned routing token, or both states
+    concatenated."""
+    router_placement: str = "first_turn"
+    """Where routing tokens are written: in the first human turn with an image, or in every human turn
+    (release)."""
+    temperature: float = 1.0
+    """Divides the router's logits before the softmax."""
+    router_bias: tuple[float, ...] = (0.0, 0.0, 0.0)
+    """Added to the logits, one number per expert: the budget knob at inference."""
+    train_choice: str = "sample"
+    """How an expert is chosen while training."""
+    eval_choice: str = "argmax"
+    """How an expert is chosen at inference; static takes `route`, random draws uniformly."""
+    route: tuple[Kernel, ...] = ()
+    """The expert of every DPE for the choice static."""
+    gate: str = "none"
+    """What multiplies the chosen expert's output: nothing, its probability (Eq. 4), or 1 with p's
+    gradient."""
+    min_tokens: int = 0
+    """While training, an expert that would leave fewer visual tokens than this is never drawn (release:
+    18)."""
+    skip_below: int = 0
+    """Samples with fewer visual tokens than this are left alone (release: 16)."""
+    hinge: str = "expected"
+    """Rate in the routing loss: sum of p_i C_i (Eq. 6), or p C of the most probable expert (release)."""
+    rates: tuple[float, ...] = (0.0, 1.0, 2.0)
+    """C_i of Eq. 6, one per expert: log2 of the compression."""
+    target: float = 1.5
+    """t of Eq. 6: the mean rate below which the routing loss acts."""
+    loss_weight: float = 0.0
+    """lambda of Eq. 7: weight of the routing loss beside the language loss (paper: 0.01, LLaVA-HR 1.0)."""
+    objective: str = "policy"
+    """hinge: the routing loss alone (paper); policy: the router is also trained by the consequences of its
+    routes."""
+    mu: float = 0.5
+    """Cost weight of the policy: nats of answer loss that the whole dense visual cost is worth."""
+    budget: float = 0.0
+    """Share of the dense visual FLOPs that a dual step on mu holds; 0 keeps mu fixed."""
+    mu_step: float = 0.02
+    """Step size of the dual variable mu."""
+    entropy_weight: float = 0.0
+    """Weight of the entropy bonus on the routing probabilities."""
+    router_lr_scale: float = 4.0
+    """Learning rate of routers and value head relative to the model's."""
+
+    @classmethod
+    def from_fields(cls, **given: Any) -> Self:
+        """Build from the preset's defaults and the fields given.
+
+        Derived lengths follow the number of kernels.
+
+        Raises:
+            ValueError: unknown preset or field value, naming the field, the rule and the value.
+        """
+        preset = given.get("preset", "policy")
+        if preset not in PRESETS:
+            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+        values = {**PRESETS[preset], **given}
+        kernels = values.get("kernels", cls.kernels)
+        values.setdefault("rates", tuple(math.log2(h * w) for h, w in kernels))
+        values.setdefault("router_bias", (0.0,) * len(kernels))
+        return cls(**values)
+
+    def __post_init__(self) -> None:
+        """Refuse what can't work; every message names the field, the rule and the value."""
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        if not self.layers or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 1:
+            raise ValueError(f"layers must increase and start at 1 or later, got {self.layers}")
+        self._check_experts()
+        for name in ("temperature", "mu_step", "router_lr_scale"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("loss_weight", "mu", "entropy_weight", "min_tokens", "skip_below"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if not 0 <= self.budget <= 1:
+            raise ValueError(f"budget is a share of the dense FLOPs from 0 (off) to 1, got {self.budget}")
+
+    def _check_experts(self) -> None:
+        kernels = self.kernels
+        if len(set(kernels)) != len(kernels) or len(kernels) < 2 or min(min(k) for k in kernels) < 1:
+            raise ValueError(f"kernels must name two or more different sizes of at least 1x1, got {kernels}")
+        for name in ("rates", "router_bias"):
+            if len(getattr(self, name)) != len(kernels):
+                raise ValueError(
+                    f"{name} needs one number per kernel ({len(kernels)}), got {getattr(self, name)}"
+                )
+        unknown = [kernel for kernel in self.route if kernel not in kernels]
+        if unknown or (self.route and len(self.route) != len(self.layers)):
+            raise ValueError(
+                f"route must name one of the kernels {format_route(kernels)} for each of the "
+                f"{len(self.layers)} DPE "
+                f"layers, got {format_route(self.route)}"
+            )
+        if "static" in (self.train_choice, self.eval_choice) and not self.route:
+            raise ValueError("choice static needs a route, for example route=2x2,2x2,2x2")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the JSON-ready form that `config.json` stores under `reduction`."""
+        return {"method": "dpn", **asdict(self)}
+
+    @property
+    def static_choice(self) -> tuple[int, ...]:
+        """Expert index of every DPE for the choice static."""
+        return tuple(self.kernels.index(kernel) for kernel in self.route)
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "policy": {},
+    "paper": {
+        "preset": "paper",
+        "edge": "floor",
+        "router_source": "token",
+        "router_placement": "every_turn",
+        "temperature": 10.0,
+        "gate": "probability",
+        "min_tokens": 18,
+        "skip_below": 16,
+        "hinge": "chosen",
+        "loss_weight": 0.01,
+        "objective": "hinge",
+        "router_lr_scale": 1.0,
+    },
+}
+METHODS: dict[str, type[DpnConfig]] = {"dpn": DpnConfig}
+
+
+def format_route(route: tuple[Kernel, ...]) -> str:
+    """Write kernels as on the command line: ((1, 2), (2, 2)) -> "1x2,2x2"."""
+    return ",".join(f"{rows}x{columns}" for rows, columns in route)
+
+
+def from_dict(saved: dict[str, Any]) -> DpnConfig:
+    """Read the `reduction` field of a config.json back.
+
+    Raises:
+        ValueError: no known method, or a field this version doesn't have.
+    """
+    values = {name: _as_tuple(value) for name, value in saved.items()}
+    method = values.pop("method", None)
+    if method not in METHODS:
+        raise ValueError(f"reduction names the method {method!r}; known: {', '.join(METHODS)}")
+    known = {field.name for field in fields(METHODS[method])}
+    if unknown := sorted(set(values) - known):
+        raise ValueError(
+            f"reduction {method} has unknown fields {unknown}; it was written by another version"
+        )
+    return METHODS[method](**values)
+
+
+def with_inference_fields(saved: DpnConfig, asked: dict[str, Any]) -> DpnConfig:
+    """Apply the fields given at load time to a trained configuration.
+
+    Raises:
+        ValueError: a field that training has fixed, with another value than the checkpoint's.
+    """
+    for name, value in asked.items():
+        if name not in INFERENCE_FIELDS and value != getattr(saved, name):
+            raise ValueError(
+                f"the checkpoint was trained with {name}={getattr(saved, name)}, so it can't run with "
+                f"{name}={value}; "
+                f"only {', '.join(INFERENCE_FIELDS)} may change after training"
+            )
+    return replace(saved, **asked)
+
+
+def _as_tuple(value: Any) -> Any:
+    """Turn JSON's lists into the tuples that the dataclass holds."""
+    return tuple(_as_tuple(item) for item in value) if isinstance(value, list) else value

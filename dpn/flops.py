@@ -1,0 +1,62 @@
+"""Counting FLOPs from the tokens that every layer saw.
+
+Each figure names its counting; none is compared across them.
+
+"paper": Eq. 8 of the paper, multiply-adds counted once, two FFN matrices, visual tokens only.
+"full": all tokens, three FFN matrices, key/value projections at their own width, routers.
+Neither counts the vision tower, the projector, the head or decoding steps; those are rows of their own in a
+benchmark.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+def count_flops(
+    tokens_per_layer: Sequence[int], *, hidden_size: int, intermediate_size: int, ffn_matrices: int = 2
+) -> int:
+    """Sum 4 n d^2 + 2 n^2 d + k n d m over the layers (Eq. 8; k is `ffn_matrices`, 2 in the paper).
+
+    >>> count_flops([576] * 32, hidden_size=4096, intermediate_size=11008)
+    2986076012544
+    """
+    d, m = hidden_size, intermediate_size
+    return sum(4 * n * d * d + 2 * n * n * d + ffn_matrices * n * d * m for n in map(int, tokens_per_layer))
+
+
+def visual_cost(visual_tokens: np.ndarray, *, hidden_size: int, intermediate_size: int) -> np.ndarray:
+    """Share of the dense visual FLOPs (Eq. 8) that routes cost: tokens (B, layers) to float64 (B,).
+
+    The first layer is never pooled, so its count is the dense one; samples without visual tokens cost 1.
+    """
+    d, m = hidden_size, intermediate_size
+    n = visual_tokens.astype(np.float64)
+    flops = 4 * n * d * d + 2 * n * n * d + 2 * n * d * m  # (B, layers)
+    dense = flops[:, 0] * n.shape[1]
+    return np.divide(flops.sum(1), dense, out=np.ones(len(n)), where=dense > 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderShape:
+    """The sizes that the full counting needs."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    num_routers: int = 0
+    num_experts: int = 3
+
+
+def count_full_flops(tokens_per_layer: Sequence[int], shape: DecoderShape) -> int:
+    """Count a prefill with text and routing tokens, multiply-adds once.
+
+    Causal attention is counted in full (n^2).
+    """
+    d, m = shape.hidden_size, shape.intermediate_size
+    key_value = d * shape.num_key_value_heads // shape.num_attention_heads
+    per_token = 2 * d * d + 2 * d * key_value + 3 * d * m
+    layers = sum(n * per_token + 2 * n * n * d for n in map(int, tokens_per_layer))
+    return layers + shape.num_routers * (d * (d // 4) + (d // 4) * shape.num_experts)

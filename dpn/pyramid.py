@@ -1,0 +1,246 @@
+"""The decoder whose sequence gets shorter from stage to stage.
+
+The layers are transformers' Llama layers, the loop around them is ours.
+
+A stage is a run of layers between two DPEs; masks, packing and rotary embeddings are made once per stage.
+Training and prefill run packed (no padding anywhere), decoding runs padded against a cache with one length
+per stage.
+
+Shapes: B samples, L padded length, N packed rows, S DPE layers, I images of a sample, D model width.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaModel
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.utils import logging
+
+from dpn.attention import PACKED, Packing
+from dpn.build import build_reducer
+from dpn.cache import PyramidLayer, adopt
+from dpn.experts import to_device
+from dpn.layout import VISUAL, Layout
+from dpn.routing import Routing
+
+logger = logging.get_logger(__name__)
+
+
+class PyramidLlamaConfig(LlamaConfig):
+    """Llama's configuration and the reduction that acts in it."""
+
+    model_type = "pyramid_llama"
+
+    reduction: dict[str, Any] | None = None
+    """`DpnConfig.to_dict()`, or None for a plain decoder."""
+
+
+@dataclass
+class PyramidOutput(BaseModelOutputWithPast):
+    """Output of a reduced forward pass. `last_hidden_state` is packed, (1, M, D), where `layout` is given."""
+
+    layout: Layout | None = None
+    """Where the rows of the last stage lie."""
+    routing: Routing | None = None
+    """What the DPEs decided."""
+
+
+class PyramidLlamaModel(LlamaModel):
+    """Llama with a reducer between its layers; without one it is `LlamaModel`, bit for bit."""
+
+    config: PyramidLlamaConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+    _skip_keys_device_placement = ["past_key_values", "kv_sink"]  # noqa: RUF012 - transformers declares it so
+
+    def __init__(self, config: PyramidLlamaConfig) -> None:
+        super().__init__(config)
+        self.reducer = build_reducer(
+            config.reduction, width=config.hidden_size, num_layers=config.num_hidden_layers
+        )
+        if self.reducer is not None:
+            if config._attn_implementation not in (None, "sdpa", PACKED):
+                raise ValueError(
+                    f"attn_implementation={config._attn_implementation!r} isn't supported with a reduction"
+                    f" yet; leave it "
+                    f"unset (SDPA on CPU, torch's variable-length kernel on CUDA in half precision)"
+                )
+            config._attn_implementation = PACKED
+        self.post_init()
+
+    @property
+    def stages(self) -> list[tuple[int, int]]:
+        """First layer and end of every stage."""
+        bounds = [0, *(self.reducer.layers if self.reducer else ()), self.config.num_hidden_layers]
+        return list(pairwise(bounds))
+
+    def forward(  # noqa: PLR0913, PLR0917 - transformers' signature
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        mm_token_type_ids: Tensor | None = None,
+        visual_grids: Tensor | None = None,
+        routes: Tensor | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Run the decoder.
+
+        Args:
+            input_ids: (B, L), or give inputs_embeds.
+            attention_mask: (B, L) or (B, past + L), zero at padding.
+            position_ids: (B, L); packed passes number every sample's tokens from 0 themselves.
+            past_key_values: filled in place; its layers end up with different lengths.
+            inputs_embeds: (B, L, D).
+            use_cache: whether to make a cache where none is given; the default is the config's, and never in
+                training.
+            mm_token_type_ids: (B, L) structure of the prompt (dpn/layout.py); without it nothing is reduced.
+            visual_grids: (B, I, 2) rows and columns of every image.
+            routes: (B, S) expert indices to force, negative where the router decides.
+            kwargs: passed to transformers' loop where there is no reducer.
+
+        Raises:
+            ValueError: a reduced pass is asked for intermediate states or attention weights.
+        """
+        if self.reducer is None:
+            return super().forward(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                inputs_embeds=inputs_embeds,
+                use_cache=use_cache,
+                **kwargs,
+            )
+        for name in ("output_hidden_states", "output_attentions"):
+            if kwargs.get(name):
+                raise ValueError(
+                    f"{name}=True isn't served with a reduction: sequences have another length per stage"
+                )
+        embeds = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        cached = past_key_values.get_seq_length() if past_key_values is not None else 0
+        wants_cache = self.config.use_cache and not self.training if use_cache is None else use_cache
+        if wants_cache and past_key_values is None:
+            past_key_values = DynamicCache()
+        if mm_token_type_ids is not None and cached == 0:
+            if visual_grids is None:
+                visual_grids = torch.zeros(len(embeds), 0, 2, dtype=torch.long)
+            layout = Layout.from_padded(mm_token_type_ids, attention_mask, visual_grids)
+            return self._packed(embeds, layout, past_key_values, routes)
+        if mm_token_type_ids is not None and (mm_token_type_ids >= VISUAL).any():
+            logger.warning(
+                "an image behind a cached prompt runs unreduced; prefill the whole dialogue to route it"
+            )
+        return self._padded(embeds, attention_mask, position_ids, past_key_values)
+
+    def _packed(
+        self, embeds: Tensor, layout: Layout, cache: Cache | None, routes: Tensor | None
+    ) -> PyramidOutput:
+        """Training and prefill: embeds (B, L, D) to packed states (1, M, D)."""
+        assert self.reducer is not None
+        batch, length, width = embeds.shape
+        hidden = embeds.reshape(batch * length, width)[to_device(layout.origin, embeds.device)]  # (N, D)
+        first, routing = layout, self.reducer.new_routing(layout)
+        forced = None if routes is None else routes.cpu().numpy()
+        if cache is not None:
+            adopt(cache, self.config.num_hidden_layers)
+        for stage, (low, high) in enumerate(self.stages):
+            if stage:
+                hidden, layout = self.reducer(stage - 1, hidden, layout, routing, forced)
+            if cache is None:
+                hidden = self._stage(low, high, hidden, layout, None, None)
+            else:
+                index, real = layout.caller_cells() if stage == 0 else layout.padded_index()
+                hidden = self._stage(low, high, hidden, layout, cache, index)
+                moved = np.array(first.lengths) - np.array(layout.lengths)
+                shift = moved if self.reducer.config.position_mode == "renumber" else np.zeros_like(moved)
+                _layer(cache, low).remember(
+                    to_device(real, hidden.device), to_device(shift, hidden.device), logical_length=length
+                )
+        if cache is not None:
+            _layer(cache, 0).routing = routing
+        return PyramidOutput(
+            last_hidden_state=self.norm(hidden)[None],  # (1, M, D)
+            past_key_values=cache,
+            layout=layout,
+            routing=routing,
+        )
+
+    def _stage(
+        self,
+        low: int,
+        high: int,
+        hidden: Tensor,
+        layout: Layout,
+        cache: Cache | None,
+        index: np.ndarray | None,
+    ) -> Tensor:
+        """Run layers low ..
+
+        High - 1 on packed rows (N, D) and put their keys and values into the cache's cells.
+        """
+        assert self.reducer is not None
+        packing = Packing.of(layout, hidden.device)
+        positions = to_device(layout.positions(self.reducer.config.position_mode), hidden.device)[
+            None
+        ]  # (1, N)
+        rotary = self.rotary_emb(hidden[None], position_ids=positions)
+        cells = None if index is None else to_device(index, hidden.device)  # (B, P)
+        for number in range(low, high):
+            sink: list[Tensor] | None = None if cache is None else []
+            hidden = self.layers[number](
+                hidden[None], attention_mask=None, position_embeddings=rotary, packing=packing, kv_sink=sink
+            )[0]
+            if cache is not None and sink:
+                keys, values = (states[0][:, cells].transpose(0, 1) for states in sink)  # (B, G, P, C)
+                cache.update(keys, values, number)
+        return hidden
+
+    def _padded(
+        self, embeds: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, cache: Cache | None
+    ) -> PyramidOutput:
+        """Run decoding steps, continued dialogues and prompts without structure.
+
+        (B, Q, D) attend to a cache of any lengths.
+        """
+        batch, new = embeds.shape[:2]
+        past = cache.get_seq_length() if cache is not None else 0
+        if attention_mask is None:
+            attention_mask = torch.ones(batch, past + new, dtype=torch.bool, device=embeds.device)
+        if position_ids is None:
+            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -new:]  # (B, Q)
+        hidden = embeds
+        for low, high in self.stages:
+            first = cache.layers[low] if cache is not None and cache.layers else None
+            mask, positions = attention_mask, position_ids
+            if isinstance(first, PyramidLayer):
+                mask, positions = first.view(mask, positions)
+            causal = create_causal_mask(
+                self.config, hidden, mask, cache, layer_idx=low, allow_is_causal_skip=False
+            )  # a materialised mask: looking for an empty one would read from the device in every step
+            rotary = self.rotary_emb(hidden, position_ids=positions)
+            for layer in self.layers[low:high]:
+                hidden = layer(
+                    hidden, attention_mask=causal, position_embeddings=rotary, past_key_values=cache
+                )
+        return PyramidOutput(last_hidden_state=self.norm(hidden), past_key_values=cache)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if getattr(self, "reducer", None) is not None:
+            assert self.reducer is not None
+            self.reducer.init_weights(module)
+
+
+def _layer(cache: Cache, index: int) -> PyramidLayer:
+    """Give a layer that `adopt` has put there."""
+    layer = cache.layers[index]
+    assert isinstance(layer, PyramidLayer)
+    return layer

@@ -1,0 +1,68 @@
+"""What the DPEs decided in one forward pass, kept apart from how they decide.
+
+Shapes: B samples, S DPE layers, E experts, D model width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+UNROUTED = -1
+"""Choice of a sample that a DPE left alone: no visual tokens, too few, or none that form a grid."""
+
+
+@dataclass
+class Routing:
+    """Decisions of all DPEs for one batch, filled stage by stage."""
+
+    kernels: tuple[tuple[int, int], ...]
+    layers: tuple[int, ...]
+    """Decoder layers in front of which the DPEs stand."""
+    logits: list[Tensor] = field(default_factory=list)
+    """Per DPE (B, E) float32, bias and temperature applied."""
+    choices: list[np.ndarray] = field(default_factory=list)
+    """Per DPE (B,) expert index on the host, or UNROUTED."""
+    router_hidden: Tensor | None = None
+    """(B, D/4) hidden layer of the first router, which the value head reads."""
+    token_counts: list[np.ndarray] = field(default_factory=list)
+    """Per stage (B,) tokens of every sample; the first entry is before any pooling."""
+    visual_counts: list[np.ndarray] = field(default_factory=list)
+    """Per stage (B,) visual tokens among them."""
+
+    @property
+    def probabilities(self) -> Tensor:
+        """Give softmax(logits) of all DPEs: (S, B, E)."""
+        return torch.stack(self.logits).softmax(-1)
+
+    @property
+    def is_routed(self) -> np.ndarray:
+        """(S, B) bool: the DPE chose for this sample."""
+        return np.stack(self.choices) != UNROUTED
+
+    def chosen_log_probabilities(self) -> Tensor:
+        """Sum over DPEs of log p of the chosen expert: (B,); a DPE that left a sample alone adds nothing."""
+        log_probabilities = torch.stack(self.logits).log_softmax(-1)  # (S, B, E)
+        device = log_probabilities.device
+        choice = torch.from_numpy(np.stack(self.choices)).to(device)  # (S, B)
+        chosen = log_probabilities.gather(-1, choice.clamp(min=0)[..., None]).squeeze(-1)  # (S, B)
+        return (chosen * (choice != UNROUTED)).sum(0)
+
+    def route_names(self, sample: int) -> tuple[str, ...]:
+        """Name the kernels that a sample took, one per DPE; "1x1" where it was left alone."""
+        kernels = [
+            (1, 1) if choice[sample] == UNROUTED else self.kernels[choice[sample]] for choice in self.choices
+        ]
+        return tuple(f"{rows}x{columns}" for rows, columns in kernels)
+
+
+def per_layer(per_stage: Sequence[np.ndarray], layers: tuple[int, ...], num_layers: int) -> np.ndarray:
+    """Spread counts per stage over the decoder's layers: S + 1 arrays (B,) to one int64 (B, num_layers).
+
+    >>> per_layer([np.array([4]), np.array([2])], (1,), 3).tolist()
+    [[4, 2, 2]]
+    """
+    sizes = np.diff([0, *layers, num_layers])
+    return np.repeat(np.stack(per_stage, axis=1), sizes, axis=1)  # (B, num_layers)
