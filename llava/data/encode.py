@@ -1,0 +1,142 @@
+r"""One conversation to token ids and labels. Shapes: L tokens of one sample, an image counting as one.
+
+What is learned is decided on the prompt's text, in segments; each token then takes the side of the text it
+ends in. Nothing is tokenised twice, so no count can disagree with another.
+
+    prompt   ... USER: <image>\nWhat? ASSISTANT: A cat.</s>
+    learned                                    ^^^^^^^^^^^   (the space belongs to the token of "A")
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from llava.constants import (
+    DEFAULT_IM_END_TOKEN,
+    DEFAULT_IM_START_TOKEN,
+    DEFAULT_IMAGE_TOKEN,
+    IGNORE_INDEX,
+    IMAGE_TOKEN_INDEX,
+)
+from llava.conversation import Conversation, Segment, SeparatorStyle, conv_templates, segments
+from llava.data.records import check_turns, effective_messages
+from llava.mm_utils import without_begin_token
+
+
+class Encoded(NamedTuple):
+    """Ids and labels of one conversation."""
+
+    input_ids: Tensor
+    """(L,) int64, IMAGE_TOKEN_INDEX where the image goes."""
+    labels: Tensor
+    """(L,) int64, the id where the model learns to write it and IGNORE_INDEX elsewhere."""
+
+
+def encode_conversation(
+    conversations: Sequence[dict[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    version: str,
+    has_image: bool,
+    mm_use_im_start_end: bool = False,
+) -> Encoded:
+    """Encode messages in the wording of a template; nothing is truncated here.
+
+    With `has_image`, every message's `<image>` moves to its front and becomes IMAGE_TOKEN_INDEX; without, it
+    is ordinary text. A conversation with nothing to learn is a ValueError.
+    """
+    template = template_of(version)
+    pieces = training_segments(
+        conversations, template, has_image=has_image, mm_use_im_start_end=mm_use_im_start_end
+    )
+    has_image = (
+        has_image or template.sep_style is SeparatorStyle.PLAIN
+    )  # that format is always about an image
+    return _encode_segments(pieces, tokenizer, has_image=has_image)
+
+
+def template_of(version: str) -> Conversation:
+    """Return the template of a version name."""
+    if version not in conv_templates:
+        raise ValueError(
+            f"unknown conversation version {version!r}: choose one of {', '.join(conv_templates)}"
+        )
+    return conv_templates[version]
+
+
+def training_segments(
+    conversations: Sequence[dict[str, Any]],
+    template: Conversation,
+    *,
+    has_image: bool,
+    mm_use_im_start_end: bool = False,
+) -> list[Segment]:
+    """Return the training prompt in segments, or say why there is nothing to learn from the conversation."""
+    messages = list(conversations)
+    check_turns(messages)
+    if template.sep_style is SeparatorStyle.PLAIN:
+        turns = [_caption_turn(messages)]
+    else:
+        texts = [message["value"] for message in effective_messages(messages)]
+        if has_image:
+            texts = [_tagged(image_to_front(text), template, mm_use_im_start_end) for text in texts]
+        turns = list(zip(texts[::2], texts[1::2], strict=True))
+    pieces = segments(turns, template)
+    if not any(piece.is_answer for piece in pieces):
+        raise ValueError("every gpt message is empty, expected at least one answer to learn from")
+    return pieces
+
+
+def image_to_front(text: str) -> str:
+    r"""Put one `<image>` line before a message that has any: "What <image> is?" -> "<image>\nWhat  is?"."""
+    if DEFAULT_IMAGE_TOKEN not in text:
+        return text
+    return f"{DEFAULT_IMAGE_TOKEN}\n{text.replace(DEFAULT_IMAGE_TOKEN, '').strip()}".strip()
+
+
+def _tagged(text: str, template: Conversation, use_start_end: bool) -> str:
+    """Wrap `<image>` in the tags that the template and the model's tokens ask for."""
+    image = DEFAULT_IMAGE_TOKEN
+    if use_start_end:
+        image = f"{DEFAULT_IM_START_TOKEN}{image}{DEFAULT_IM_END_TOKEN}"
+    if "mmtag" in template.version:
+        image = f"<Image>{image}</Image>"
+    return text.replace(DEFAULT_IMAGE_TOKEN, image)
+
+
+def _caption_turn(messages: list[dict[str, Any]]) -> tuple[str, str]:
+    """Return the one turn of the plain format, whose question is the image alone."""
+    if len(messages) != 2 or DEFAULT_IMAGE_TOKEN not in messages[0]["value"]:
+        raise ValueError(
+            f"the plain format needs one human message with `<image>` and one caption, found {len(messages)} "
+            f"messages starting with {messages[0]['value']!r:.60}; use another --version for dialogues"
+        )
+    return DEFAULT_IMAGE_TOKEN, messages[1]["value"]
+
+
+def _encode_segments(
+    pieces: list[Segment], tokenizer: PreTrainedTokenizerBase, *, has_image: bool
+) -> Encoded:
+    """Tokenise the text between images; label the tokens whose last character lies in an answer."""
+    prompt = "".join(piece.text for piece in pieces)
+    learned = [piece.is_answer for piece in pieces for _ in piece.text]
+    ids: list[int] = []
+    labels: list[int] = []
+    start = 0
+    for index, text in enumerate(prompt.split(DEFAULT_IMAGE_TOKEN) if has_image else [prompt]):
+        encoding = tokenizer(text, return_offsets_mapping=True, verbose=False)
+        piece: list[int] = encoding["input_ids"]
+        if index > 0:
+            ids.append(IMAGE_TOKEN_INDEX)
+            labels.append(IGNORE_INDEX)
+            piece = without_begin_token(piece, tokenizer)
+        ids += piece
+        spans = encoding["offset_mapping"][-len(piece) :] if piece else []
+        for token, (first, end) in zip(piece, spans, strict=True):
+            last = start + max(first, end - 1)
+            labels.append(token if learned[last] else IGNORE_INDEX)
+        start += len(text) + len(DEFAULT_IMAGE_TOKEN)
+    return Encoded(torch.tensor(ids, dtype=torch.long), torch.tensor(labels, dtype=torch.long))

@@ -1,0 +1,154 @@
+r"""Read LLaVA's training JSON and refuse what can't be trained on, before anything else is loaded.
+
+A sample of the file:
+
+    {"id": "000000033471", "image": "coco/train2017/000000033471.jpg",
+     "conversations": [{"from": "human", "value": "<image>\nWhat colour is the bus?"},
+                       {"from": "gpt", "value": "White and red."}]}
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llava.constants import DEFAULT_IMAGE_TOKEN
+
+_SPEAKERS = ("human", "gpt")
+_SHOWN = 10
+"""How many bad samples an error lists."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One checked sample."""
+
+    id: str
+    """The sample's id; `#5` for the sixth sample when the file gives it none."""
+    image: str | None
+    """Image path relative to the image folder; None for a text-only sample."""
+    conversations: tuple[dict[str, Any], ...]
+    """Messages {"from": "human" or "gpt", "value": text}, taking turns; they may start with a gpt message."""
+    source: str
+    """The file the sample comes from."""
+
+
+def read_records(data_path: str | Path) -> list[Record]:
+    """Read and check a whole file; one error lists its bad samples by id."""
+    samples = _read_json(Path(data_path))
+    if not isinstance(samples, list):
+        raise ValueError(
+            f"{data_path} holds a JSON {type(samples).__name__}, but training data is a list of samples "
+            '[{"id": ..., "image": ..., "conversations": [...]}, ...]: put the sample(s) into a list'
+        )
+    if not samples:
+        raise ValueError(f"{data_path} is an empty list: training needs at least one sample")
+    records: list[Record] = []
+    problems: list[str] = []
+    for index, sample in enumerate(samples):
+        try:
+            records.append(_record(sample, index, str(data_path)))
+        except ValueError as error:
+            problems.append(str(error))
+    raise_problems(problems, str(data_path), len(samples))
+    return records
+
+
+def raise_problems(problems: list[str], source: str, num_samples: int) -> None:
+    """Raise one error for all bad samples of a file, if there are any."""
+    if problems:
+        headline = (
+            f"{source}: {len(problems)} of {num_samples} samples can't be used; correct or remove them:"
+        )
+        more = [f"... and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
+        raise ValueError("\n  ".join([headline, *problems[:_SHOWN], *more]))
+
+
+def effective_messages(conversations: Any) -> list[dict[str, Any]]:
+    """Return the messages that are trained on: a first message from gpt answers nothing and is dropped."""
+    messages = list(conversations)
+    return messages[1:] if messages and messages[0]["from"] == "gpt" else messages
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"training data {path} does not exist: check --data_path") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"training data {path} is not valid JSON ({error}); it must be one JSON list (JSONL is not read)"
+        ) from error
+    except OSError as error:
+        raise ValueError(f"training data {path} can't be read ({error}): check --data_path") from error
+
+
+def _record(sample: Any, index: int, source: str) -> Record:
+    if not isinstance(sample, dict):
+        raise ValueError(f"sample #{index}: found a {type(sample).__name__}, expected an object")
+    name = str(sample.get("id", f"#{index}"))
+    try:
+        conversations = _checked_conversations(sample)
+        image = _checked_image(sample, conversations)
+    except ValueError as error:
+        raise ValueError(f"sample {name}: {error}") from None
+    return Record(name, image, tuple(conversations), source)
+
+
+def _checked_conversations(sample: dict[str, Any]) -> list[dict[str, Any]]:
+    if "conversations" not in sample:
+        raise ValueError(f"found no `conversations`, only {sorted(sample)}; expected a list of messages")
+    messages = sample["conversations"]
+    if not isinstance(messages, list) or not messages:
+        raise ValueError(f"`conversations` must be a list of messages, found {messages!r:.60}")
+    for position, message in enumerate(messages):
+        _check_message(message, position)
+    check_turns(messages)
+    return messages
+
+
+def _check_message(message: Any, position: int) -> None:
+    if not isinstance(message, dict) or not isinstance(message.get("value"), str):
+        raise ValueError(
+            f'message {position} is {message!r:.60}, expected {{"from": "human" or "gpt", "value": text}}'
+        )
+    if message.get("from") not in _SPEAKERS:
+        raise ValueError(f"message {position} is from {message.get('from')!r}, expected human or gpt")
+
+
+def check_turns(conversations: Any) -> None:
+    """Refuse messages in which human and gpt don't take turns, or in which the last one is human."""
+    messages = effective_messages(conversations)
+    skipped = len(conversations) - len(messages)
+    for position, message in enumerate(messages):
+        expected = _SPEAKERS[position % 2]
+        if message["from"] != expected:
+            raise ValueError(
+                f"message {position + skipped} is from {message['from']}, expected {expected}: "
+                "human and gpt must take turns"
+            )
+    if not messages or len(messages) % 2:
+        raise ValueError("the last message must be an answer from gpt to a human message, found none")
+
+
+def _checked_image(sample: dict[str, Any], conversations: list[dict[str, Any]]) -> str | None:
+    """Return the image path; an image needs exactly one human message with `<image>`, a text sample none."""
+    image = sample.get("image")
+    if "image" in sample and not (isinstance(image, str) and image):
+        raise ValueError(
+            f"`image` is {image!r:.60}, expected one path; leave the key out in a text-only sample "
+            "(several images in a sample are not supported)"
+        )
+    messages = effective_messages(conversations)
+    speakers = [message["from"] for message in messages if DEFAULT_IMAGE_TOKEN in message["value"]]
+    expected = ["human"] if image else []
+    if speakers != expected:
+        raise ValueError(
+            f"found `<image>` in {len(speakers)} messages ({', '.join(speakers) or 'none'}), expected "
+            + (
+                "one human message because the sample has an `image`"
+                if image
+                else "none: there is no `image`"
+            )
+        )
+    return image

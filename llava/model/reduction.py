@@ -1,0 +1,98 @@
+"""The seam: everything `llava` knows of `dpn`. No other file of this package imports it.
+
+A reduction is chosen by `--reduction METHOD FIELD=VALUE ...`, stored in config.json, and acts inside the
+decoder.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from dpn.build import check_fits
+from dpn.cache import routing_of
+from dpn.config import DpnConfig, from_dict, with_inference_fields
+from dpn.dpe import DynamicPyramid
+from dpn.flops import DecoderShape, count_flops, count_full_flops, visual_cost
+from dpn.layout import LAST, ROUTER, TEXT, VISUAL, Layout
+from dpn.loss import expected_rates, loss_of_routing
+from dpn.parse import expert_indices, parse_fields, parse_reduction, parse_route
+from dpn.policy import Consequences
+from dpn.pyramid import PyramidLlamaConfig, PyramidLlamaModel, PyramidOutput
+from dpn.routing import UNROUTED, Routing, per_layer
+
+__all__ = [
+    "LAST",
+    "ROUTER",
+    "ROUTING_TOKEN",
+    "TEXT",
+    "UNROUTED",
+    "VISUAL",
+    "Consequences",
+    "DecoderShape",
+    "DpnConfig",
+    "DynamicPyramid",
+    "Layout",
+    "PyramidLlamaConfig",
+    "PyramidLlamaModel",
+    "PyramidOutput",
+    "Routing",
+    "check_fits",
+    "count_flops",
+    "count_full_flops",
+    "expected_rates",
+    "expert_indices",
+    "from_dict",
+    "loss_of_routing",
+    "parse_reduction",
+    "parse_route",
+    "per_layer",
+    "reduction_at_inference",
+    "routing_of",
+    "routing_prompt",
+    "visual_cost",
+]
+
+ROUTING_TOKEN = "<ROUTER>"
+"""The literal that the authors' checkpoints add to the vocabulary."""
+
+
+def routing_prompt(config: DpnConfig | None) -> tuple[str, str] | None:
+    """Give the routing token and its placement where the router reads one, else None."""
+    if config is None or config.router_source == "last":
+        return None
+    return ROUTING_TOKEN, config.router_placement
+
+
+def reduction_at_inference(
+    saved: dict[str, Any] | None, words: Sequence[str] | None, num_layers: int
+) -> dict[str, Any] | None:
+    """Combine a checkpoint's reduction with the words of `--reduction` given at load time.
+
+    A trained reduction accepts only the fields that don't change what its weights mean; a plain checkpoint
+    accepts a reduction that needs no router.
+
+    Raises:
+        ValueError: the words contradict the checkpoint, or ask a plain one for trained routes.
+    """
+    if not words:
+        return saved
+    if list(words) == ["none"]:
+        if saved is None:
+            return None
+        raise ValueError(
+            "the checkpoint was trained with a reduction, so it can't run with --reduction none; identity"
+            " routes are "
+            "--reduction dpn eval_choice=static route=1x1,1x1,1x1"
+        )
+    if saved is not None:
+        return with_inference_fields(from_dict(saved), parse_fields(words)[1]).to_dict()
+    asked = parse_reduction(words)
+    assert asked is not None
+    if asked.eval_choice == "argmax" or asked.gate != "none" or routing_prompt(asked):
+        raise ValueError(
+            f"the checkpoint has no router, so --reduction {' '.join(words)} can't route with it; train "
+            f"one with "
+            f"scripts/finetune_dpn.sh, or force routes with eval_choice=static route=2x2,2x2,2x2 or "
+            f"eval_choice=random"
+        )
+    check_fits(asked, num_layers)
+    return asked.to_dict()

@@ -1,0 +1,119 @@
+"""What the decoder did, in numbers: per sample for evaluation, per batch for training logs.
+
+Shapes: B samples, S DPE layers, E experts.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from llava.model.reduction import (
+    UNROUTED,
+    DecoderShape,
+    DpnConfig,
+    PyramidLlamaConfig,
+    Routing,
+    count_flops,
+    count_full_flops,
+    expected_rates,
+    per_layer,
+)
+
+
+class SampleReport(NamedTuple):
+    """What the decoder did with one prompt."""
+
+    route: tuple[str, ...]
+    """Kernel of every DPE, () without a reduction."""
+    probabilities: tuple[tuple[float, ...], ...]
+    """Router probabilities of every DPE."""
+    tokens_per_layer: tuple[int, ...]
+    """Prompt tokens that every decoder layer processed."""
+    visual_tokens_per_layer: tuple[int, ...]
+    """Visual tokens among them."""
+
+
+def report(
+    routing: Routing | None, *, tokens: Sequence[int], visual_tokens: Sequence[int], num_layers: int
+) -> list[SampleReport]:
+    """Describe a prefill sample by sample.
+
+    Args:
+        routing: decisions of the DPEs for every sample, or for every beam of every sample; None for a plain
+            decoder.
+        tokens: prompt tokens of every sample in front of the decoder.
+        visual_tokens: visual tokens among them.
+        num_layers: decoder layers.
+    """
+    if routing is None:
+        pairs = zip(tokens, visual_tokens, strict=True)
+        return [
+            SampleReport((), (), (count,) * num_layers, (visual,) * num_layers) for count, visual in pairs
+        ]
+    all_tokens = per_layer(routing.token_counts, routing.layers, num_layers).tolist()
+    all_visual = per_layer(routing.visual_counts, routing.layers, num_layers).tolist()
+    probabilities = routing.probabilities.transpose(0, 1).tolist()  # (B, S, E)
+    return [
+        SampleReport(
+            routing.route_names(row),
+            tuple(tuple(experts) for experts in probabilities[row]),
+            tuple(all_tokens[row]),
+            tuple(all_visual[row]),
+        )
+        for row in range(0, len(all_tokens), len(all_tokens) // len(tokens))  # beams follow one another
+    ]
+
+
+def flops_ratios(sample: SampleReport, config: PyramidLlamaConfig) -> dict[str, float]:
+    """Give the share of the dense prefill FLOPs that a sample cost, in both countings of dpn/flops.py.
+
+    A sample without visual tokens costs 1.0 in the paper's counting, which knows nothing else.
+    """
+    d, m, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    routers = len(sample.route)
+    shape = DecoderShape(
+        hidden_size=d,
+        intermediate_size=m,
+        num_attention_heads=config.num_attention_heads,
+        num_key_value_heads=config.num_key_value_heads or config.num_attention_heads,
+    )
+    visual, tokens = sample.visual_tokens_per_layer, sample.tokens_per_layer
+    dense_visual = count_flops([visual[0]] * layers, hidden_size=d, intermediate_size=m)
+    paper = count_flops(visual, hidden_size=d, intermediate_size=m) / dense_visual if visual[0] else 1.0
+    routed = DecoderShape(**{**shape.__dict__, "num_routers": routers})
+    full = count_full_flops(tokens, routed) / count_full_flops([tokens[0]] * layers, shape)
+    return {"paper": paper, "full": full}
+
+
+def routing_metrics(routing: Routing, config: DpnConfig, cost: np.ndarray) -> dict[str, Tensor]:
+    """Summarise a training batch for the log: shares of the experts, rate, entropy, cost.
+
+    Detached scalars on the device.
+
+    Args:
+        routing: decisions of the batch.
+        config: names the experts and the rates.
+        cost: (B,) share of the dense visual FLOPs per sample.
+    """
+    probabilities = routing.probabilities.detach()  # (S, B, E)
+    device = probabilities.device
+    routed = routing.is_routed  # (S, B)
+    any_routed = routed.any(0)
+    metrics: dict[str, float] = {"visual_flops": float(cost[any_routed].mean()) if any_routed.any() else 1.0}
+    for layer, choice in zip(routing.layers, routing.choices, strict=True):
+        chosen = choice[choice != UNROUTED]
+        for index, (rows, columns) in enumerate(routing.kernels):
+            metrics[f"share_{rows}x{columns}@{layer}"] = (
+                float((chosen == index).mean()) if len(chosen) else 0.0
+            )
+    weight = torch.from_numpy(routed).to(device)
+    entropy = -(probabilities * probabilities.clamp(min=1e-9).log()).sum(-1)  # (S, B)
+    count = weight.sum().clamp(min=1)
+    return {
+        **{name: torch.tensor(value) for name, value in metrics.items()},
+        "rate": (expected_rates(probabilities, config) * weight).sum() / count,
+        "router_entropy": (entropy * weight).sum() / count,
+    }

@@ -1,0 +1,85 @@
+"""The Llama tokenizer with the ids that LLaVA-1.5 was trained on.
+
+LLaVA used the sentencepiece ("slow") tokenizer of transformers 4. Its successor in transformers 5 gives other
+ids to text that begins with a space, as text after an image may: sentencepiece puts its prefix space before a
+text whatever it begins with, transformers 5 only before one that doesn't begin with a space already. With the
+leading space doubled, transformers 5 gives the ids of sentencepiece.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import transformers
+from tokenizers import Regex, normalizers
+from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+_LLAMA_CLASSES = (None, "LlamaTokenizer", "LlamaTokenizerFast")
+_LEADING_SPACE = "\ufdd0"
+"""Stands for the space that a whole text begins with; Unicode promises never to make it a character."""
+
+
+class LlamaTokenizer(transformers.LlamaTokenizer):
+    """Llama tokenizer with sentencepiece's prefix space, for either value of `legacy`.
+
+    `legacy=True` puts the prefix before every piece of text between special tokens, so the backend's
+    normalizer doubles the leading space of each piece. `legacy=False` puts it before the whole text only; a
+    normalizer can't tell which piece is the first, so a mark in place of that leading space tells it.
+
+    It has the name of its base class because transformers writes the name into tokenizer_config.json, and the
+    folders it saves have to load without it, too.
+    """
+
+    # A class with its own __init__ gets its backend built from the vocabulary, whatever the file format.
+    def __init__(self, vocab: Any = None, merges: Any = None, *, legacy: bool = False, **kwargs: Any) -> None:
+        super().__init__(vocab=vocab, merges=merges, legacy=legacy, **kwargs)
+        self.init_kwargs["legacy"] = legacy  # the base class forgets to save it
+        doubled = r"\A[ ▁]" if legacy else rf"\A{_LEADING_SPACE}"
+        self.backend_tokenizer.normalizer = normalizers.Replace(Regex(doubled), "  ")
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> tuple[str, ...]:
+        """Save the sentencepiece file, too, if there is one: transformers 4 reads nothing else."""
+        saved = super().save_pretrained(save_directory, *args, **kwargs)
+        if self.can_save_slow_tokenizer:
+            saved += tuple(self.save_vocabulary(str(save_directory)))
+        return saved
+
+    def _encode_plus(self, text: Any, text_pair: Any = None, *args: Any, **kwargs: Any) -> BatchEncoding:
+        if not self.legacy and not kwargs.get("is_split_into_words"):
+            text, text_pair = _marked(text), _marked(text_pair)
+        return super()._encode_plus(text, text_pair, *args, **kwargs)
+
+
+def load_tokenizer(
+    path: str | Path, *, model_max_length: int | None = None, padding_side: str = "right"
+) -> PreTrainedTokenizerBase:
+    """Load a checkpoint's tokenizer; one that is not Llama's comes as transformers has it.
+
+    A missing pad token becomes the unknown token, as in LLaVA; padding is masked by position, not by its id.
+    """
+    options: dict[str, Any] = {"padding_side": padding_side}
+    if model_max_length is not None:
+        options["model_max_length"] = model_max_length
+    try:
+        declared = get_tokenizer_config(path).get("tokenizer_class")
+        kind = LlamaTokenizer if declared in _LLAMA_CLASSES else AutoTokenizer
+        tokenizer = kind.from_pretrained(path, **options)
+    except OSError as error:
+        raise ValueError(
+            f"{path} holds no tokenizer that can be read ({error}): give a folder with tokenizer.model or "
+            "tokenizer.json, or a model name on the hub"
+        ) from error
+    if tokenizer.vocab_size <= len(tokenizer.all_special_tokens):
+        raise ValueError(
+            f"{path} holds no vocabulary: copy tokenizer.model or tokenizer.json of its language model there"
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    return tokenizer
+
+
+def _marked(text: Any) -> Any:
+    """Mark the leading space of a text, or of each text of a batch; one character for one keeps offsets."""
+    if isinstance(text, str):
+        return _LEADING_SPACE + text[1:] if text.startswith((" ", "▁")) else text
+    return [_marked(item) for item in text] if isinstance(text, list | tuple) else text

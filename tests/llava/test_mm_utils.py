@@ -1,0 +1,149 @@
+"""Pixels and ids equal upstream's; broken image files are refused by name."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from llava.mm_utils import (
+    divide_to_patches,
+    expand2square,
+    get_anyres_image_grid_shape,
+    get_model_name_from_path,
+    load_image,
+    mean_colour,
+    process_anyres_image,
+    process_images,
+    resize_and_pad_image,
+    select_best_resolution,
+    tokenizer_image_token,
+)
+from llava.model.tokenizer import load_tokenizer
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "llava"
+ARRAYS = np.load(GOLDEN / "misc/image_helpers.npz")
+FACTS = json.loads((GOLDEN / "misc/image_helpers.json").read_text())
+IMAGES = {index: Image.fromarray(ARRAYS[f"image_{index}"]) for index in (1, 2)}
+PROCESSOR = CLIPImageProcessorPil(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56})
+
+
+def settings(aspect_ratio):
+    return SimpleNamespace(image_aspect_ratio=aspect_ratio, image_grid_pinpoints=FACTS["anyres_pinpoints"])
+
+
+@pytest.mark.parametrize("index", IMAGES)
+def test_padding_to_a_square_equals_the_original(index):
+    assert mean_colour(PROCESSOR) == (122, 116, 104)
+    squared = expand2square(IMAGES[index], mean_colour(PROCESSOR))
+    assert np.array_equal(squared, ARRAYS[f"expand2square_{index}"])
+    assert np.array_equal(expand2square(IMAGES[index], (0, 0, 0)), ARRAYS[f"expand2square_black_{index}"])
+
+
+def test_an_odd_line_of_padding_goes_below():
+    squared = np.asarray(expand2square(Image.new("RGB", (101, 50), "white"), (0, 0, 0)))
+    assert (squared[:25] == 0).all()
+    assert (squared[25:75] == 255).all()
+    assert (squared[75:] == 0).all()
+
+
+@pytest.mark.parametrize("aspect_ratio", ["pad", "square"])
+def test_pixels_equal_the_originals(aspect_ratio):
+    pixels = process_images(list(IMAGES.values()), PROCESSOR, settings(aspect_ratio))
+    torch.testing.assert_close(pixels, torch.from_numpy(ARRAYS[f"process_images_{aspect_ratio}"]))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "LA", "I"])
+def test_images_of_any_mode_can_be_padded(mode):
+    assert process_images([Image.new(mode, (40, 20))], PROCESSOR, settings("pad")).shape == (1, 3, 56, 56)
+
+
+def test_resolutions_and_grids_equal_the_originals():
+    for fact in FACTS["select_best_resolution"]:
+        pinpoints, size = fact["pinpoints"], tuple(fact["size_wh"])
+        side = 336 if "336" in str(pinpoints) else 56
+        grid = get_anyres_image_grid_shape(size, pinpoints, side)
+        assert grid == tuple(fact["grid"])
+        assert (grid[0] * side, grid[1] * side) == tuple(fact["best"])
+
+
+def test_among_equal_resolutions_the_least_wasteful_then_the_first_wins():
+    assert select_best_resolution((100, 100), [(672, 672), (336, 672), (672, 336)]) == (336, 672)
+
+
+def test_tiles_equal_the_originals():
+    fitted = resize_and_pad_image(IMAGES[1], (112, 112))
+    assert np.array_equal(fitted, ARRAYS["resize_pad_1_112x112"])
+    assert np.array_equal(resize_and_pad_image(IMAGES[1], (112, 56)), ARRAYS["resize_pad_1_112x56"])
+    for index, tile in enumerate(divide_to_patches(fitted, 56)):
+        assert np.array_equal(tile, ARRAYS[f"patch_1_{index}"])
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_anyres_crops_equal_the_originals(as_text):
+    pinpoints = FACTS["anyres_pinpoints"]
+    crops = process_anyres_image(IMAGES[1], PROCESSOR, str(pinpoints) if as_text else pinpoints)
+    torch.testing.assert_close(crops, torch.from_numpy(ARRAYS["anyres_strpin_1"]))
+
+
+def test_images_with_unequal_numbers_of_crops_come_as_a_list():
+    images = [Image.new("RGB", (100, 30)), Image.new("RGB", (60, 60))]
+    pixels = process_images(images, PROCESSOR, settings("anyres"))
+    assert [item.shape[0] for item in pixels] == [3, 5]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("liuhaotian/llava-v1.5-7b", "llava-v1.5-7b"),
+        ("out/llava/checkpoint-5/", "llava_checkpoint-5"),
+        ("checkpoint-5", "checkpoint-5"),
+    ],
+)
+def test_a_model_is_named_after_its_folder(path, name):
+    assert get_model_name_from_path(path) == name
+
+
+def test_an_image_is_opened_as_rgb(tmp_path):
+    Image.new("RGBA", (4, 3), (1, 2, 3, 0)).save(tmp_path / "a.png")
+    image = load_image(tmp_path / "a.png")
+    assert (image.mode, image.size, image.getpixel((0, 0))) == ("RGB", (4, 3), (1, 2, 3))
+
+
+def test_a_missing_image_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"gone\.png does not exist"):
+        load_image(tmp_path / "gone.png")
+
+
+@pytest.mark.parametrize("kept", [0, 20, 100, 0.5])
+def test_a_corrupt_image_is_named(tmp_path, kept):
+    path = tmp_path / "torn.png"
+    Image.effect_noise((64, 64), 80).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content)) if kept == 0.5 else kept])
+    with pytest.raises(ValueError, match=r"torn\.png can't be read"):
+        load_image(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("slow_legacy", "tok_slow_legacy"), ("slow_nonlegacy", "tok_slow_nonlegacy"), ("fast", "tok_fast")],
+)
+def test_prompts_with_images_have_the_originals_ids(name, folder):
+    tokenizer = load_tokenizer(GOLDEN / "common" / folder)
+    facts = json.loads((GOLDEN / "train_data/tokenizer_image_token.json").read_text())
+    for fact in (fact for fact in facts if fact["tokenizer"] == name):
+        assert tokenizer_image_token(fact["prompt"], tokenizer) == fact["input_ids"], fact["prompt"]
+
+
+def test_ids_come_as_a_tensor_on_request():
+    tokenizer = load_tokenizer(GOLDEN / "common/tok_slow_nonlegacy")
+    ids = tokenizer_image_token("a<image>b", tokenizer, return_tensors="pt")
+    assert ids.dtype == torch.int64
+    assert ids.tolist() == tokenizer_image_token("a<image>b", tokenizer)
+    with pytest.raises(ValueError, match="None or 'pt', got 'np'"):
+        tokenizer_image_token("a", tokenizer, return_tensors="np")
