@@ -5,6 +5,7 @@ paper's loss weight, `policy` trains the router by its consequences. Both run th
 of defaults.
 """
 
+import json
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
@@ -152,7 +153,7 @@ class DpnConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Give the JSON-ready form that `config.json` stores under `reduction`."""
-        return {"method": "dpn", **asdict(self)}
+        return {"method": "dpn", **json.loads(json.dumps(asdict(self)))}
 
     @property
     def static_choice(self) -> tuple[int, ...]:

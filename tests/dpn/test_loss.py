@@ -1,0 +1,108 @@
+"""Eq. 6 and the policy's loss on numbers that can be checked by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from dpn.config import DpnConfig
+from dpn.loss import routing_loss
+from dpn.policy import Consequences, PolicyObjective, normalised
+from dpn.routing import UNROUTED, Routing
+
+# one DPE, two samples: rates 0.2*0 + 0.3*1 + 0.5*2 = 1.3 and 0.6*0 + 0.3*1 + 0.1*2 = 0.5
+PROBABILITIES = torch.tensor([[[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]]])
+ALL = torch.ones(1, 2, dtype=torch.bool)
+
+
+def test_the_expected_hinge_is_target_minus_mean_rate():
+    config = DpnConfig.from_fields(hinge="expected")
+    assert routing_loss(PROBABILITIES, ALL, config).item() == pytest.approx(1.5 - (1.3 + 0.5) / 2)
+
+
+def test_the_released_hinge_takes_the_most_probable_experts_share_of_its_rate():
+    config = DpnConfig.from_fields(preset="paper")
+    assert routing_loss(PROBABILITIES, ALL, config).item() == pytest.approx(1.5 - (0.5 * 2 + 0.6 * 0) / 2)
+
+
+def test_the_hinge_is_zero_above_the_target_and_averaged_over_dpes():
+    config = DpnConfig.from_fields(hinge="expected")
+    high = torch.tensor([[[0.0, 0.0, 1.0], [0.0, 0.2, 0.8]]])
+    assert routing_loss(high, ALL, config).item() == 0.0
+    both = torch.cat([high, PROBABILITIES])
+    assert routing_loss(both, ALL.expand(2, 2), config).item() == pytest.approx((0 + 0.6) / 2)
+
+
+def test_text_only_samples_do_not_count_and_an_empty_batch_keeps_the_graph():
+    config = DpnConfig.from_fields(hinge="expected")
+    assert routing_loss(PROBABILITIES, torch.tensor([[True, False]]), config).item() == pytest.approx(
+        1.5 - 1.3
+    )
+    probabilities = PROBABILITIES.clone().requires_grad_()
+    loss = routing_loss(probabilities, torch.zeros(1, 2, dtype=torch.bool), config)
+    loss.backward()
+    assert loss.item() == 0.0
+    assert probabilities.grad.abs().sum() == 0.0
+
+
+def make_routing(choices, logits):
+    hidden = torch.zeros(len(choices), 4)
+    return Routing(
+        ((1, 1), (1, 2), (2, 2)), (1,), logits=[logits], choices=[np.array(choices)], router_hidden=hidden
+    )
+
+
+def test_the_policy_loss_is_minus_advantage_times_log_probability_plus_the_values_error():
+    config = DpnConfig.from_fields(mu=0.5)
+    objective = PolicyObjective(config, features=4)
+    torch.nn.init.zeros_(objective.value.weight)
+    torch.nn.init.constant_(objective.value.bias, -1.0)
+    seen = Consequences(torch.tensor([1.0, 2.0]), torch.tensor([0.4, 1.0]), torch.tensor([True, True]))
+    loss = objective(make_routing([2, 0], torch.zeros(2, 3)), seen)
+    rewards = [-(1.0 + 0.5 * 0.4), -(2.0 + 0.5 * 1.0)]  # -1.2 and -2.5: normalised advantages 1 and -1
+    expected_policy = -(1 * -math.log(3) - 1 * -math.log(3)) / 2
+    expected_value = sum((-1.0 - reward) ** 2 for reward in rewards) / 4
+    assert loss.item() == pytest.approx(expected_policy + expected_value, abs=1e-5)
+
+
+def test_the_policy_makes_the_better_route_likelier():
+    config = DpnConfig.from_fields()
+    objective = PolicyObjective(config, features=4)
+    logits = torch.zeros(2, 3, requires_grad=True)
+    seen = Consequences(torch.tensor([0.1, 2.0]), torch.tensor([0.4, 0.4]), torch.tensor([True, True]))
+    objective(make_routing([1, 1], logits), seen).backward()
+    assert logits.grad[0, 1] < 0 < logits.grad[1, 1]
+
+
+def test_samples_left_alone_have_no_say():
+    config = DpnConfig.from_fields()
+    objective = PolicyObjective(config, features=4)
+    logits = torch.zeros(2, 3, requires_grad=True)
+    seen = Consequences(torch.tensor([0.1, 9.0]), torch.tensor([0.4, 1.0]), torch.tensor([True, False]))
+    objective(make_routing([1, UNROUTED], logits), seen).backward()
+    assert logits.grad[1].abs().sum() == 0
+
+
+def test_advantages_are_normalised_over_the_weighted_samples():
+    values = normalised(torch.tensor([1.0, 3.0, 100.0]), torch.tensor([1.0, 1.0, 0.0]))
+    assert values[:2].tolist() == pytest.approx([-1.0, 1.0], abs=1e-4)
+
+
+def test_the_dual_step_moves_mu_towards_the_budget_and_not_below_zero():
+    objective = PolicyObjective(DpnConfig.from_fields(budget=0.4, mu=0.5, mu_step=0.1), features=4)
+    over = Consequences(torch.ones(2), torch.tensor([1.0, 0.8]), torch.tensor([True, True]))
+    objective.observe(over)
+    assert objective.mu.item() == pytest.approx(0.5 + 0.1 * 0.5)
+    under = Consequences(torch.ones(2), torch.tensor([0.0, 0.0]), torch.tensor([True, True]))
+    for _ in range(20):
+        objective.observe(under)
+    assert objective.mu.item() == 0.0
+
+
+def test_losses_beyond_the_windows_99th_percentile_are_clipped_once_it_is_full():
+    objective = PolicyObjective(DpnConfig.from_fields(), features=4)
+    loss = torch.tensor([50.0])
+    assert objective._clipped(loss).item() == 50.0
+    objective.observe(Consequences(torch.ones(1024), torch.ones(1024), torch.ones(1024, dtype=torch.bool)))
+    assert objective._clipped(loss).item() == 1.0
