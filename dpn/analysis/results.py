@@ -1,0 +1,169 @@
+"""Read result folders: results/<run>/<benchmark>/{scores.json, answers.jsonl}."""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One benchmark of one run."""
+
+    scores: dict[str, Any]
+    answers: list[dict[str, Any]]
+
+    @property
+    def accuracy(self) -> float:
+        """The metric papers report, in percent."""
+        return self.scores["metrics"][self.scores["headline"]]
+
+    @property
+    def standard_error(self) -> float:
+        """Sampling error of the mean over questions, in percent."""
+        values = [100 * row["score"] for row in self.answers]
+        mean = sum(values) / len(values)
+        return math.sqrt(sum((value - mean) ** 2 for value in values)) / len(values)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One checkpoint with one way of choosing routes, on several benchmarks."""
+
+    name: str
+    results: dict[str, Result]
+
+    @cached_property
+    def reduction(self) -> dict[str, Any] | None:
+        """What `config.json` says of the reduction, with what the command line changed."""
+        return next(iter(self.results.values())).scores["reduction"]
+
+    @property
+    def kind(self) -> str:
+        """`dense`; `control`: routes chosen without looking; `router`: a learned choice."""
+        if self.reduction is None:
+            return "dense"
+        return "control" if self.reduction["eval_choice"] in ("static", "random") else "router"
+
+    @property
+    def answers(self) -> list[dict[str, Any]]:
+        """All answer lines, benchmark after benchmark."""
+        return [row for result in self.results.values() for row in result.answers]
+
+    @property
+    def accuracy(self) -> float:
+        """Mean over benchmarks, each counted once."""
+        return mean(result.accuracy for result in self.results.values())
+
+    @property
+    def standard_error(self) -> float:
+        """Sampling error of `accuracy`."""
+        errors = [result.standard_error for result in self.results.values()]
+        return math.sqrt(sum(error**2 for error in errors)) / len(errors)
+
+    def mean_of(self, read: Callable[[dict[str, Any]], float]) -> float:
+        """Average something in scores.json over benchmarks, each counted once."""
+        return mean(read(result.scores) for result in self.results.values())
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds per question, mean over benchmarks; None where a run was too short to be timed."""
+        values = [result.scores["seconds_per_sample"] for result in self.results.values()]
+        return None if None in values else mean(values)
+
+    @property
+    def measured_on(self) -> list[tuple[Any, ...]]:
+        """What a time depends on besides the method."""
+        keys = ("device", "dtype", "batch_size")
+        return [tuple(result.scores[key] for key in keys) for result in self.results.values()]
+
+    def by_grade(self, grade: str) -> dict[str, float]:
+        """Accuracy, FLOPs and visual tokens of the questions of one grade, over all benchmarks together."""
+        parts = [
+            result.scores["by_grade"][grade]
+            for result in self.results.values()
+            if grade in result.scores["by_grade"]
+        ]
+        total = sum(part["num_questions"] for part in parts)
+
+        def weighted(read: Callable[[dict[str, Any]], float]) -> float:
+            return sum(read(part) * part["num_questions"] for part in parts) / total
+
+        return {
+            "num_questions": total,
+            "accuracy": weighted(lambda part: part["accuracy"]),
+            "visual_tokens": weighted(lambda part: part["visual_tokens"]),
+            "flops_paper": weighted(lambda part: part["flops_ratio"]["paper"]),
+        }
+
+
+def load_runs(words: Sequence[str]) -> list[Run]:
+    """Read runs given as DIR or NAME=DIR and check that they may stand in one table.
+
+    Raises:
+        ValueError: a folder without results, runs on different benchmarks, or two protocols in a column.
+    """
+    runs = [_load_run(word) for word in words]
+    names = [run.name for run in runs]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two runs are called {repeated[0]!r}; name them with NAME=DIR")
+    for run in runs[1:]:
+        _require_comparable(runs[0], run)
+    return runs
+
+
+def grades(runs: Sequence[Run]) -> list[str]:
+    """Return the grades of the questions, coarse to fine."""
+    known = ("coarse", "medium", "fine")
+    found = {grade for run in runs for result in run.results.values() for grade in result.scores["by_grade"]}
+    return [grade for grade in known if grade in found] + sorted(found.difference(known))
+
+
+def mean(values: Iterable[float]) -> float:
+    """Return the arithmetic mean."""
+    listed = list(values)
+    return sum(listed) / len(listed)
+
+
+def _load_run(word: str) -> Run:
+    name, equals, path = word.partition("=")
+    folder = Path(path if equals else word)
+    files = sorted(folder.glob("*/scores.json"))
+    if not files:
+        raise ValueError(
+            f"{folder}: no <benchmark>/scores.json in it; expected the --output_dir of llava.eval"
+        )
+    results = {path.parent.name: Result(scores=_read(path), answers=_read_answers(path)) for path in files}
+    return Run(name if equals else folder.name, results)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{error.lineno}: not valid JSON ({error.msg}); evaluate again") from error
+
+
+def _read_answers(scores: Path) -> list[dict[str, Any]]:
+    path = scores.with_name("answers.jsonl")
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file beside scores.json; evaluate again")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+def _require_comparable(first: Run, other: Run) -> None:
+    if first.results.keys() != other.results.keys():
+        raise ValueError(
+            f"run {first.name!r} has {', '.join(first.results)}, run {other.name!r} has "
+            f"{', '.join(other.results)}; evaluate every run on the same benchmarks"
+        )
+    for benchmark, result in first.results.items():
+        ours, theirs = result.scores["protocol"], other.results[benchmark].scores["protocol"]
+        if ours != theirs:
+            raise ValueError(
+                f"{benchmark}: run {first.name!r} was scored as {ours}, run {other.name!r} as {theirs}; "
+                "scores of different protocols don't belong in one column"
+            )

@@ -1,0 +1,1 @@
+"""Evaluation: benchmarks (data and scores), the runner that answers them, and scoring without a model."""

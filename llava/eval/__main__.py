@@ -1,0 +1,48 @@
+"""Answer benchmarks with a checkpoint and score them.
+
+python -m llava.eval --benchmarks gqa pope --model_path CHECKPOINT --output_dir results/try1
+torchrun --nproc_per_node 8 -m llava.eval ...    # the questions are shared among the ranks
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+
+from llava.eval.arguments import EvalArguments, parse
+from llava.eval.preflight import plan_run
+from llava.eval.ranks import Ranks
+from llava.eval.report import build_scores
+from llava.eval.runner import Plan, Session, answer_all
+from llava.eval.score import write_json
+from llava.eval.session import load_session
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Check everything, load the model once, then answer and score one benchmark after the other."""
+    try:
+        arguments = parse(words)
+        ranks = Ranks.from_environment()
+        plans = plan_run(arguments, ranks)
+    except ValueError as error:
+        sys.exit(f"llava.eval: {error}")
+    ranks.join()
+    session = load_session(arguments, ranks)
+    for plan in plans:
+        evaluate(plan, session, ranks, arguments)
+    ranks.leave()
+
+
+def evaluate(plan: Plan, session: Session, ranks: Ranks, arguments: EvalArguments) -> None:
+    """Answer on every rank; the first rank then merges, scores and prints."""
+    answer_all(plan, session, ranks)
+    ranks.wait()
+    if ranks.rank == 0:
+        rows = plan.files.merge(plan.benchmark, plan.questions)
+        scores = build_scores(plan, session, rows, arguments.label_suffix())
+        write_json(plan.files.folder / "scores.json", scores)
+        print(json.dumps({scores["protocol"]: scores["metrics"][scores["headline"]]}))
+    ranks.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""The command line of `python -m llava.eval`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import HfArgumentParser
+from transformers.hf_argparser import DataClassType
+
+DTYPES = ("auto", "float32", "float16", "bfloat16")
+
+
+def _flag(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class EvalArguments:
+    """What is evaluated, on what, and how. Flags may be spelled with hyphens too."""
+
+    benchmarks: list[str] = field(metadata={"help": "names of the benchmarks, e.g. gqa pope textvqa"})
+    model_path: str = field(metadata={"help": "checkpoint directory or hub id"})
+    output_dir: str = field(metadata={"help": "folder of this run; each benchmark gets a folder in it"})
+    data_root: str = _flag("playground/data/eval", "folder with one folder per benchmark")
+    model_base: str | None = _flag(None, "base model of a checkpoint that holds only a projector")
+    conv_mode: str = _flag("auto", "conversation template; auto: the checkpoint's, else vicuna_v1")
+    reduction: list[str] | None = field(
+        default=None, metadata={"help": "METHOD [FIELD=VALUE ...]; unset: what the checkpoint says"}
+    )
+    batch_size: int = _flag(1, "questions answered at once on each rank")
+    num_workers: int = _flag(4, "processes that decode images on each rank; 0: none")
+    max_samples: int | None = _flag(None, "only the first N questions (it becomes part of the label)")
+    max_new_tokens: int | None = _flag(None, "longest answer; unset: the benchmark's own")
+    temperature: float = _flag(0.0, "0: greedy; above: sampled (it becomes part of the label)")
+    top_p: float | None = _flag(None, "nucleus of a sampled answer")
+    num_beams: int = _flag(1, "beams (more than one becomes part of the label)")
+    device: str = _flag("auto", "auto: this rank's GPU where there is one, else the CPU")
+    dtype: str = _flag("auto", "auto, float32, float16 or bfloat16; auto: float16 on a GPU, float32 on a CPU")
+
+    def __post_init__(self) -> None:
+        """Refuse what can't work; every message names the flag, the rule and the value."""
+        for name in ("batch_size", "num_beams"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} must be 1 or more, got {getattr(self, name)}")
+        for name in ("max_samples", "max_new_tokens"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"--{name} must be 1 or more, got {getattr(self, name)}")
+        for name in ("num_workers", "temperature"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"--{name} must not be negative, got {getattr(self, name)}")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"--dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        repeated = sorted({name for name in self.benchmarks if self.benchmarks.count(name) > 1})
+        if repeated:
+            raise ValueError(f"--benchmarks names {', '.join(repeated)} more than once")
+
+    def generation(self, max_new_tokens: int) -> dict[str, Any]:
+        """Return the keywords for `generate`: greedy unless asked otherwise."""
+        sampling = {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p}
+        given = {name: value for name, value in sampling.items() if value is not None}
+        return {
+            "max_new_tokens": self.max_new_tokens or max_new_tokens,
+            "num_beams": self.num_beams,
+            "use_cache": True,
+            **(given if self.temperature > 0 else {"do_sample": False}),
+        }
+
+    def label_suffix(self) -> str:
+        """Return what these flags add to every protocol label."""
+        marks = {
+            f"first_{self.max_samples}": self.max_samples is not None,
+            "sampled": self.temperature > 0,
+            f"beams_{self.num_beams}": self.num_beams > 1,
+        }
+        return "".join(f"+{mark}" for mark, applies in marks.items() if applies)
+
+
+def parse(words: Sequence[str] | None = None) -> EvalArguments:
+    """Parse a command line; `None` reads this process's."""
+    parser = HfArgumentParser(DataClassType(EvalArguments), prog="python -m llava.eval", description=__doc__)
+    parsed, *_ = parser.parse_args_into_dataclasses(list(words) if words is not None else None)
+    return parsed

@@ -1,0 +1,123 @@
+"""Everything that can be wrong before a model is loaded, checked before it is loaded."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llava.conversation import conv_templates
+from llava.eval.answers import AnswerFiles
+from llava.eval.arguments import EvalArguments
+from llava.eval.benchmark import Benchmark, Question, read_json
+from llava.eval.ranks import Ranks
+from llava.eval.runner import Plan
+from llava.eval.score import find_benchmark
+from llava.model.reduction import reduction_at_inference
+
+_WEIGHTS = ("*.safetensors", "*.bin")
+_SAMPLED_BYTES = 1 << 16
+_SAMPLES_PER_FILE = 16
+
+
+def plan_run(arguments: EvalArguments, ranks: Ranks) -> list[Plan]:
+    """Check the command line against the files and return one plan per benchmark.
+
+    Raises:
+        ValueError: unknown benchmark, template or reduction; no checkpoint, question file or image; a folder
+            that can't be written or holds another run's answers.
+    """
+    if arguments.conv_mode != "auto" and arguments.conv_mode not in conv_templates:
+        raise ValueError(f"no template {arguments.conv_mode!r}; there are {', '.join(conv_templates)}")
+    checkpoints = {
+        name: checkpoint_hash(path)
+        for name, path in (("checkpoint", arguments.model_path), ("base", arguments.model_base))
+        if path is not None
+    }
+    _require_reduction(arguments)
+    benchmarks = [find_benchmark(name) for name in arguments.benchmarks]
+    return [_plan(benchmark, arguments, ranks, checkpoints) for benchmark in benchmarks]
+
+
+def checkpoint_hash(model_path: str) -> str:
+    """Identify a checkpoint by its settings and a sample of its weights; a hub id by its name.
+
+    Raises:
+        ValueError: the path looks like a directory but isn't one, or has no config.json.
+    """
+    folder = Path(model_path)
+    if not folder.is_dir():
+        if folder.is_absolute() or model_path.startswith(".") or model_path.count("/") != 1:
+            raise ValueError(f"--model_path {model_path}: no such directory, and not a hub id (owner/name)")
+        return model_path
+    files = sorted(path for pattern in _WEIGHTS for path in folder.glob(pattern))
+    config = folder / "config.json"
+    if not config.is_file():
+        raise ValueError(f"--model_path {model_path}: no config.json; expected a LLaVA checkpoint directory")
+    digest = hashlib.sha256(config.read_bytes())
+    for path in files:
+        digest.update(f"{path.name} {path.stat().st_size}".encode())
+        _sample(path, digest)
+    return digest.hexdigest()[:16]
+
+
+def _sample(path: Path, digest: Any) -> None:
+    """Add evenly spread pieces of a file: every training step changes all of them."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        for piece in range(_SAMPLES_PER_FILE + 1):
+            file.seek(max(0, size - _SAMPLED_BYTES) * piece // _SAMPLES_PER_FILE)
+            digest.update(file.read(_SAMPLED_BYTES))
+
+
+def _require_reduction(arguments: EvalArguments) -> None:
+    """Refuse a --reduction that contradicts a local checkpoint; with a hub id, loading checks it."""
+    path = Path(arguments.model_path) / "config.json"
+    if path.is_file():
+        config = read_json(path, "a checkpoint's config.json")
+        reduction_at_inference(config.get("reduction"), arguments.reduction, config["num_hidden_layers"])
+
+
+def _plan(benchmark: Benchmark, arguments: EvalArguments, ranks: Ranks, checkpoints: dict[str, str]) -> Plan:
+    data_root = Path(arguments.data_root)
+    questions = benchmark.questions(data_root)[: arguments.max_samples]
+    _require_images(benchmark, questions)
+    generation = arguments.generation(benchmark.max_new_tokens)
+    files = AnswerFiles(Path(arguments.output_dir) / benchmark.name, ranks.rank)
+    files.claim(
+        {
+            "benchmark": benchmark.name,
+            "model_path": arguments.model_path,
+            "model_base": arguments.model_base,
+            **checkpoints,
+            "reduction": arguments.reduction,
+            "conv_mode": arguments.conv_mode,
+            "dtype": arguments.dtype,
+            "generation": generation,
+            "num_questions": len(questions),
+            "questions": _questions_hash(questions),
+        }
+    )
+    return Plan(
+        benchmark=benchmark,
+        questions=questions,
+        files=files,
+        data_root=data_root,
+        generation=generation,
+        batch_size=arguments.batch_size,
+        num_workers=arguments.num_workers,
+    )
+
+
+def _require_images(benchmark: Benchmark, questions: Sequence[Question]) -> None:
+    absent = [question for question in questions if not question.image.is_file()]
+    if absent:
+        raise ValueError(
+            f"{benchmark.name}: {len(absent)} of {len(questions)} images are missing, for example "
+            f"{absent[0].image} (question {absent[0].id}); see playground/README.md for the layout"
+        )
+
+
+def _questions_hash(questions: Sequence[Question]) -> str:
+    asked = json.dumps([[str(question.id), question.text, question.image.name] for question in questions])
+    return hashlib.sha256(asked.encode()).hexdigest()[:16]

@@ -1,0 +1,86 @@
+"""scores.json of one benchmark in one run: what was scored, how, and what it cost."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import transformers
+
+from llava import __version__
+from llava.eval.benchmark import percent
+from llava.eval.runner import Plan, Session
+from llava.eval.score import score_rows
+
+_CLOCK = (
+    "mean wall clock of generate per question (batch time / questions): vision tower, projector, prefill, "
+    "decoding; data loading, image decoding, tokenizing and the copy to the device are outside; the first "
+    "batch of every process is warm-up and left out"
+)
+
+
+def build_scores(
+    plan: Plan, session: Session, rows: Sequence[Mapping[str, Any]], label_suffix: str
+) -> dict[str, Any]:
+    """Put together scores.json from the merged answer lines."""
+    scores = score_rows(plan.benchmark, plan.questions, rows, source=plan.files.merged)
+    scores["protocol"] += session.label_mark + label_suffix
+    timed = [
+        row["seconds"] for row in rows if row["seconds"] is not None and row["batch_size"] == plan.batch_size
+    ]
+    return {
+        **scores,
+        **_cost(rows),
+        "by_grade": _by_grade(rows),
+        "seconds_per_sample": _mean(timed) if timed else None,
+        "timing": {"clock": _CLOCK, "questions_timed": len(timed), "threads": torch.get_num_threads()},
+        "model_id": session.model_id,
+        "reduction": session.reduction,
+        "device": _device_name(session.device),
+        "dtype": str(session.dtype).removeprefix("torch."),
+        "batch_size": plan.batch_size,
+        "generation": plan.generation,
+        "versions": {
+            "llava": __version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _cost(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Average FLOPs relative to dense and visual tokens per layer over answer lines."""
+    countings = rows[0]["flops_ratio"]
+    return {
+        "flops_ratio": {name: _mean([row["flops_ratio"][name] for row in rows]) for name in countings},
+        "visual_tokens": _mean([_mean(row["visual_tokens_per_layer"]) for row in rows]),
+    }
+
+
+def _by_grade(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Split accuracy and cost by the grade that question lines may carry; {} where none does."""
+    by_grade: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if "grade" in row:
+            by_grade.setdefault(row["grade"], []).append(row)
+    return {
+        grade: {
+            "num_questions": len(members),
+            "accuracy": percent([row["score"] for row in members]),
+            **_cost(members),
+        }
+        for grade, members in by_grade.items()
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _device_name(device: torch.device) -> str:
+    return (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{device.type} ({platform.machine()})"
+    )

@@ -1,0 +1,47 @@
+import pytest
+
+from llava.eval.arguments import parse
+
+REQUIRED = ["--benchmarks", "gqa", "pope", "--model_path", "m", "--output_dir", "o"]
+
+
+def test_hyphens_and_underscores_are_the_same():
+    words = ["--benchmarks", "gqa", "--model-path", "m", "--output-dir", "o", "--batch-size", "3"]
+    assert parse(words).batch_size == parse([*REQUIRED, "--batch_size", "3"]).batch_size == 3
+
+
+def test_the_reduction_takes_several_words():
+    arguments = parse([*REQUIRED, "--reduction", "dpn", "eval_choice=random", "--batch_size", "2"])
+    assert arguments.reduction == ["dpn", "eval_choice=random"]
+    assert arguments.benchmarks == ["gqa", "pope"]
+
+
+def test_generation_is_greedy_by_default():
+    assert parse(REQUIRED).generation(128) == {
+        "max_new_tokens": 128,
+        "num_beams": 1,
+        "use_cache": True,
+        "do_sample": False,
+    }
+
+
+def test_what_changes_the_answers_shows_in_the_label():
+    words = ["--temperature", "0.2", "--max_samples", "5", "--num_beams", "3"]
+    assert parse([*REQUIRED, *words]).label_suffix() == "+first_5+sampled+beams_3"
+    assert parse(REQUIRED).label_suffix() == ""
+    assert parse([*REQUIRED, "--temperature", "0.2"]).generation(8)["temperature"] == 0.2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--batch_size", "0"], "--batch_size must be 1 or more, got 0"),
+        (["--max_samples", "0"], "--max_samples must be 1 or more, got 0"),
+        (["--num_workers", "-1"], "--num_workers must not be negative, got -1"),
+        (["--dtype", "int8"], "--dtype must be one of auto, float32, float16, bfloat16, got 'int8'"),
+        (["--benchmarks", "gqa", "gqa"], "--benchmarks names gqa more than once"),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused_by_name(words, message):
+    with pytest.raises(ValueError, match=message):
+        parse([*REQUIRED, *words])

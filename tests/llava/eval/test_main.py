@@ -1,0 +1,65 @@
+"""The whole way with a tiny random model: checkpoint directory in, answers and scores out."""
+
+import json
+
+import pytest
+
+from llava.eval.__main__ import main
+from tests.llava.eval.conftest import read_lines
+
+FORCED = ("--reduction", "dpn", "layers=1,2,3", "eval_choice=static", "route=1x2,2x2,1x1")
+
+
+@pytest.fixture
+def evaluate(tiny_llava, data_root, tmp_path):
+    def run(run_name, *flags, reduction=("none",)):
+        checkpoint = tmp_path / "-".join(reduction)
+        if not checkpoint.exists():
+            tokenizer, model, _ = tiny_llava(*reduction)
+            model.save_pretrained(checkpoint)
+            tokenizer.save_pretrained(checkpoint)
+        words = ["--benchmarks", "pope", "--model_path", str(checkpoint), "--data_root", str(data_root)]
+        output = tmp_path / "results" / run_name
+        main([*words, "--output_dir", str(output), "--max_new_tokens", "5", "--num_workers", "0", *flags])
+        return read_lines(output / "pope" / "answers.jsonl"), json.loads(
+            (output / "pope" / "scores.json").read_text()
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("preset", ["paper", "policy"])
+def test_answers_and_routes_do_not_depend_on_the_batch_size(evaluate, preset):
+    reduction = ("dpn", f"preset={preset}", "layers=1,2,3")
+    alone, _ = evaluate("one", "--batch_size", "1", reduction=reduction)
+    together, scores = evaluate("five", "--batch_size", "5", reduction=reduction)
+    for key in ("question_id", "text", "route", "tokens_per_layer", "flops_ratio"):
+        assert [row[key] for row in alone] == [row[key] for row in together]
+    assert scores["reduction"]["preset"] == preset
+    assert scores["num_questions"] == 17
+
+
+def test_a_plain_checkpoint_costs_what_dense_costs(evaluate):
+    rows, scores = evaluate("dense")
+    assert scores["flops_ratio"] == {"paper": 1.0, "full": 1.0}
+    assert rows[0]["visual_tokens_per_layer"] == [16, 16, 16, 16]
+    assert rows[0]["route"] == []
+
+
+def test_a_plain_checkpoint_runs_with_forced_routes(evaluate):
+    rows, scores = evaluate("forced", *FORCED)
+    assert rows[0]["route"] == ["1x2", "2x2", "1x1"]
+    assert rows[0]["visual_tokens_per_layer"] == [16, 8, 2, 2]
+    assert scores["flops_ratio"]["paper"] < scores["flops_ratio"]["full"] < 1
+
+
+def test_the_same_folder_refuses_other_routes(evaluate):
+    evaluate("run")
+    with pytest.raises(SystemExit, match=r"holds answers of another run \(reduction was None"):
+        evaluate("run", *FORCED)
+
+
+def test_a_second_run_repeats_no_question(evaluate, capsys):
+    first, _ = evaluate("run")
+    second, _ = evaluate("run")
+    assert first == second

@@ -1,0 +1,96 @@
+import json
+
+import pytest
+
+from llava.eval.arguments import EvalArguments
+from llava.eval.preflight import checkpoint_hash, plan_run
+from llava.eval.ranks import Ranks
+from tests.llava.eval.conftest import write_lines
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"num_hidden_layers": 8}))
+    (folder / "model.safetensors").write_bytes(b"0" * 100_000)
+    return folder
+
+
+@pytest.fixture
+def plan(data_root, checkpoint, tmp_path):
+    def run(**changes):
+        given = {
+            "benchmarks": ["gqa", "pope"],
+            "model_path": str(checkpoint),
+            "data_root": str(data_root),
+            "output_dir": str(tmp_path / "results"),
+        }
+        return plan_run(EvalArguments(**{**given, **changes}), Ranks())
+
+    return run
+
+
+def test_one_plan_is_made_for_each_benchmark(plan, tmp_path):
+    plans = plan(max_samples=3)
+    assert [p.benchmark.name for p in plans] == ["gqa", "pope"]
+    assert [len(p.questions) for p in plans] == [3, 3]
+    assert (tmp_path / "results" / "pope" / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"benchmarks": ["gqa", "vqa"]}, "no benchmark 'vqa'; there are gqa, pope, textvqa"),
+        ({"conv_mode": "v9"}, "no template 'v9'"),
+        ({"model_path": "./nowhere"}, r"--model_path ./nowhere: no such directory"),
+        ({"reduction": ["dpn", "kernel=1x1"]}, "did you mean kernels"),
+        ({"benchmarks": ["textvqa"]}, r"llava_textvqa_val_v051_ocr.jsonl: no such file"),
+        ({"data_root": "/nowhere"}, "no such file"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_a_model_is_loaded(plan, changes, message):
+    with pytest.raises(ValueError, match=message):
+        plan(**changes)
+
+
+def test_a_missing_image_is_named_with_its_question(plan, data_root):
+    (data_root / "gqa" / "images" / "n902.jpg").unlink()
+    with pytest.raises(
+        ValueError, match=r"gqa: 1 of 10 images are missing, for example .*n902.jpg \(question 203\)"
+    ):
+        plan()
+
+
+def test_an_unwritable_output_is_named(plan, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"can't write answers to .*choose another --output_dir"):
+        plan(output_dir=str(tmp_path / "file"))
+
+
+def test_another_checkpoint_in_the_same_output_is_refused(plan, checkpoint):
+    write_lines(plan()[1].files.own, [{"question_id": 1}])
+    plan()
+    (checkpoint / "model.safetensors").write_bytes(b"1" * 100_000)
+    with pytest.raises(ValueError, match=r"holds answers of another run .checkpoint was"):
+        plan()
+
+
+def test_another_setting_in_the_same_output_is_refused(plan):
+    write_lines(plan()[0].files.own, [{"question_id": "201"}])
+    with pytest.raises(ValueError, match=r"conv_mode was 'auto', is 'llava_v1'"):
+        plan(conv_mode="llava_v1")
+
+
+def test_a_larger_batch_may_continue_a_run(plan):
+    plan()
+    assert plan(batch_size=16)[0].batch_size == 16
+
+
+def test_a_hub_id_is_known_by_its_name():
+    assert checkpoint_hash("liuhaotian/llava-v1.5-7b") == "liuhaotian/llava-v1.5-7b"
+
+
+def test_a_directory_without_config_is_no_checkpoint(tmp_path):
+    with pytest.raises(ValueError, match=r"no config.json; expected a LLaVA checkpoint"):
+        checkpoint_hash(str(tmp_path))
