@@ -93,25 +93,25 @@ def routing_metrics(routing: Routing, config: DpnConfig, cost: np.ndarray) -> di
 
     Detached scalars on the device.
 
+    A batch in which nothing was routed has nothing to report.
+
     Args:
         routing: decisions of the batch.
         config: names the experts and the rates.
         cost: (B,) share of the dense visual FLOPs per sample.
     """
-    probabilities = routing.probabilities.detach()  # (S, B, E)
-    device = probabilities.device
     routed = routing.is_routed  # (S, B)
-    any_routed = routed.any(0)
-    metrics: dict[str, float] = {"visual_flops": float(cost[any_routed].mean()) if any_routed.any() else 1.0}
+    if not routed.any():
+        return {}
+    probabilities = routing.probabilities.detach()  # (S, B, E)
+    metrics = {"visual_flops": float(cost[routed.any(0)].mean())}
     for layer, choice in zip(routing.layers, routing.choices, strict=True):
         chosen = choice[choice != UNROUTED]
-        for index, (rows, columns) in enumerate(routing.kernels):
-            metrics[f"share_{rows}x{columns}@{layer}"] = (
-                float((chosen == index).mean()) if len(chosen) else 0.0
-            )
-    weight = torch.from_numpy(routed).to(device)
+        for index, (rows, columns) in enumerate(routing.kernels if len(chosen) else ()):
+            metrics[f"share_{rows}x{columns}@{layer}"] = float((chosen == index).mean())
+    weight = torch.from_numpy(routed).to(probabilities.device)
     entropy = -(probabilities * probabilities.clamp(min=1e-9).log()).sum(-1)  # (S, B)
-    count = weight.sum().clamp(min=1)
+    count = weight.sum()
     return {
         **{name: torch.tensor(value) for name, value in metrics.items()},
         "rate": (expected_rates(probabilities, config) * weight).sum() / count,

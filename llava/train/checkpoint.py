@@ -1,0 +1,142 @@
+"""Saving that survives ZeRO-3, and finding the checkpoint to go on from."""
+
+import contextlib
+import json
+import logging
+import math
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from llava.train.arguments import TrainingArguments
+
+logger = logging.getLogger(__name__)
+
+PROJECTOR_FILE = "mm_projector.bin"
+STATE_FILE = "trainer_state.json"
+"""Written last by transformers' Trainer, so a checkpoint folder that has it is complete."""
+
+RESULT_FILES = ("*.safetensors", "*.safetensors.index.json", "*config.json", "token*", "*tokens*.json")
+
+
+def is_projector_key(name: str) -> bool:
+    """Tell whether a parameter belongs into mm_projector.bin, which all stages and upstream read."""
+    return "mm_projector." in name
+
+
+def gather_parameters(parameters: Iterable[tuple[str, nn.Parameter]]) -> dict[str, Tensor]:
+    """Copy parameters to the CPU, whole even where ZeRO-3 has split them. Every rank must call it."""
+    return {name: _whole(parameter) for name, parameter in parameters}
+
+
+def save_projector(model: PreTrainedModel, folder: Path, *, is_writer: bool) -> None:
+    """Write mm_projector.bin and config.json, stage 1's result. Every rank must call it; one writes.
+
+    Where start and end tokens were added for images, their embeddings were trained too and are saved along.
+    """
+    saved = [
+        (name, parameter)
+        for name, parameter in model.named_parameters()
+        if is_projector_key(name) or ("embed_tokens." in name and parameter.requires_grad)
+    ]
+    tensors = gather_parameters(saved)
+    if not is_writer:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    model.config.save_pretrained(folder)
+    partial = folder / f"{PROJECTOR_FILE}.partial"
+    torch.save(tensors, partial)
+    partial.replace(folder / PROJECTOR_FILE)
+
+
+def last_checkpoint(output_dir: Path) -> Path | None:
+    """Find the complete checkpoint-N with the highest N; name the incomplete ones that are passed over."""
+    complete: dict[int, Path] = {}
+    for folder in output_dir.glob("checkpoint-*"):
+        step = folder.name.removeprefix("checkpoint-")
+        if not step.isdecimal():
+            continue
+        if _is_complete(folder):
+            complete[int(step)] = folder
+        else:
+            logger.warning("%s is incomplete (its saving was interrupted) and is not used", folder)
+    return complete[max(complete)] if complete else None
+
+
+def require_same_reduction(checkpoint: Path, reduction: dict[str, Any] | None) -> None:
+    """Refuse to go on from a checkpoint that was trained with another reduction."""
+    saved = json.loads((checkpoint / "config.json").read_text(encoding="utf-8")).get("reduction")
+    if saved != json.loads(json.dumps(reduction)):
+        raise ValueError(
+            f"{checkpoint} was trained with reduction {saved}, so it can't go on with {reduction}: give the "
+            "same --reduction, or another --output_dir to start afresh"
+        )
+
+
+def is_finished(checkpoint: Path, training: TrainingArguments) -> bool:
+    """Tell whether a checkpoint is the last one of the run that these arguments ask for."""
+    state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+    if training.max_steps > 0:
+        return state["global_step"] >= training.max_steps
+    has_same_end = state["num_train_epochs"] == math.ceil(training.num_train_epochs)
+    return has_same_end and state["global_step"] >= state["max_steps"]
+
+
+def finish(checkpoint: Path, output_dir: Path, *, is_writer: bool) -> None:
+    """Make a finished run's last checkpoint its result, unless saving got that far already."""
+    if _step(output_dir) == _step(checkpoint):
+        logger.info("%s is finished (%s); nothing is left to do", output_dir, checkpoint.name)
+    elif is_writer:
+        logger.info("%s is finished; taking the result from %s", output_dir, checkpoint)
+        has_projector = (checkpoint / PROJECTOR_FILE).is_file()
+        names = ("config.json", PROJECTOR_FILE) if has_projector else RESULT_FILES
+        for name in (*names, STATE_FILE):
+            for file in checkpoint.glob(name):
+                shutil.copy(file, output_dir / file.name)
+
+
+def rehearse_saving(model: PreTrainedModel, tokenizer: Any, output_dir: Path) -> None:
+    """Save everything but the weights once, so that what can't be saved shows before the first step."""
+    folder = Path(tempfile.mkdtemp(prefix=".rehearsal-", dir=output_dir))
+    try:
+        model.config.save_pretrained(folder)
+        if model.generation_config is not None:
+            model.generation_config.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _whole(parameter: nn.Parameter) -> Tensor:
+    with _gathered(parameter):
+        return parameter.detach().cpu().clone()
+
+
+def _gathered(parameter: nn.Parameter) -> contextlib.AbstractContextManager[Any]:
+    if not hasattr(parameter, "ds_id"):  # DeepSpeed's mark of a split parameter
+        return contextlib.nullcontext()
+    from deepspeed import zero  # noqa: PLC0415  (an extra: only there if DeepSpeed split the parameter)
+
+    return zero.GatheredParameters([parameter])
+
+
+def _step(folder: Path) -> int | None:
+    """Read the step that a folder was saved at; None if its saving didn't come to an end."""
+    try:
+        return json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))["global_step"]
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+def _is_complete(folder: Path) -> bool:
+    if _step(folder) is None:
+        return False
+    has_weights = any(folder.glob("*.safetensors")) or any(folder.glob("global_step*"))
+    has_optimizer = (folder / "optimizer.pt").is_file() or any(folder.glob("global_step*"))
+    return has_weights and has_optimizer

@@ -1,0 +1,171 @@
+"""From a command line to a trained checkpoint: check, build, freeze, load data, train, save."""
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import nn
+from transformers import set_seed
+
+from llava.data.collator import LlavaCollator
+from llava.data.dataset import LlavaDataset
+from llava.data.records import Record, read_records
+from llava.model.builder import build_for_training
+from llava.model.reduction import from_dict, parse_reduction, routing_prompt
+from llava.train.arguments import Arguments, ModelArguments, TrainingArguments, parse
+from llava.train.checkpoint import (
+    finish,
+    is_finished,
+    last_checkpoint,
+    rehearse_saving,
+    require_same_reduction,
+    save_projector,
+)
+from llava.train.preflight import check_arguments, check_images
+from llava.train.trainer import LANGUAGE_MODEL, LlavaTrainer, part_of
+
+logger = logging.getLogger(__name__)
+
+IMAGES_TRIED = 8
+
+
+class Job(NamedTuple):
+    """A run whose arguments and data have been checked and of which nothing large is loaded yet."""
+
+    arguments: Arguments
+    reduction: Any
+    records: list[Record]
+
+
+def prepare(argv: Sequence[str]) -> Job:
+    """Parse and check a command line and its data; raises `ValueError` for anything wrong with them."""
+    _configure_logging()
+    arguments = parse(argv)
+    reduction = parse_reduction(arguments.model.reduction)
+    check_arguments(arguments, has_reduction=reduction is not None)
+    records = read_records(str(arguments.data.data_path))
+    if arguments.training.process_index == 0:
+        check_images(records, arguments.data.image_folder)
+    return Job(arguments, reduction, records)
+
+
+def train(job: Job) -> None:
+    """Build, train and save; a run that was interrupted goes on, one that has finished is left as it is."""
+    training = job.arguments.training
+    output_dir = Path(training.output_dir or "")
+    resume = last_checkpoint(output_dir)
+    if resume is not None and job.reduction is not None:
+        require_same_reduction(resume, job.reduction.to_dict())
+    if resume is not None and is_finished(resume, training):
+        finish(resume, output_dir, is_writer=training.should_save)
+        return
+    set_seed(training.seed)
+    tokenizer, model, image_processor = _build(job)
+    set_trainable(model, job.arguments.model, training)
+    dataset = _build_dataset(job, model, tokenizer, image_processor)
+    if training.should_save:
+        rehearse_saving(model, tokenizer, output_dir)
+    trainer = LlavaTrainer(
+        model=model,
+        args=training,
+        train_dataset=dataset,
+        data_collator=LlavaCollator(tokenizer.pad_token_id, training.model_max_length),
+        processing_class=tokenizer,
+        only_projector=job.arguments.model.tune_mm_mlp_adapter,
+    )
+    if resume is not None:
+        require_same_reduction(resume, model.config.reduction)
+        logger.info("going on from %s", resume)
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    _save(trainer, job.arguments)
+
+
+def set_trainable(model: nn.Module, arguments: ModelArguments, training: TrainingArguments) -> None:
+    """Decide which parts learn, and log the decision as a table.
+
+    Stage 1 trains the projector alone (and the embeddings of image start and end tokens, if there are any).
+    """
+    only_projector = arguments.tune_mm_mlp_adapter
+    learns = {
+        "vision tower": False,
+        "projector": not training.freeze_mm_mlp_adapter,
+        LANGUAGE_MODEL: not only_projector and not arguments.freeze_backbone,
+        "reducer": not only_projector,
+    }
+    counts = {part: [0, 0] for part in learns}
+    for name, parameter in model.named_parameters():
+        part = part_of(name)
+        is_new_token = only_projector and arguments.mm_use_im_start_end and "embed_tokens." in name
+        parameter.requires_grad_(learns[part] or is_new_token)
+        size = getattr(parameter, "ds_numel", parameter.numel())  # ZeRO-3 leaves 0 elements on each rank
+        counts[part][0] += size
+        counts[part][1] += size if parameter.requires_grad else 0
+    rows = [f"{part:<16}{total:>16,}{trained:>16,}" for part, (total, trained) in counts.items()]
+    logger.info("%s", "\n".join([f"{'part':<16}{'parameters':>16}{'trained':>16}", *rows]))
+
+
+def _build(job: Job) -> tuple[Any, Any, Any]:
+    model, data, training = job.arguments
+    is_bf16_sharded = training.bf16 and training.deepspeed is not None  # with fp32 copies of its own
+    return build_for_training(
+        model_name_or_path=model.model_name_or_path or "",
+        vision_tower=model.vision_tower,
+        mm_projector_type=model.mm_projector_type,
+        mm_vision_select_layer=model.mm_vision_select_layer,
+        mm_vision_select_feature=model.mm_vision_select_feature,
+        mm_patch_merge_type=model.mm_patch_merge_type,
+        mm_use_im_start_end=model.mm_use_im_start_end,
+        mm_use_im_patch_token=model.mm_use_im_patch_token,
+        pretrain_mm_mlp_adapter=model.pretrain_mm_mlp_adapter,
+        image_aspect_ratio=data.image_aspect_ratio,
+        model_max_length=training.model_max_length,
+        tune_mm_mlp_adapter=model.tune_mm_mlp_adapter,
+        freeze_mm_mlp_adapter=training.freeze_mm_mlp_adapter,
+        mm_projector_lr=training.mm_projector_lr,
+        reduction=job.reduction,
+        dtype=torch.bfloat16 if is_bf16_sharded else torch.float32,
+        attn_implementation=model.attn_implementation,
+        cache_dir=training.cache_dir,
+    )
+
+
+def _build_dataset(job: Job, model: Any, tokenizer: Any, image_processor: Any) -> LlavaDataset:
+    """Build the data set and encode its first samples, so that what can't be read shows at once."""
+    saved = model.config.reduction
+    token, placement = routing_prompt(None if saved is None else from_dict(saved)) or (None, "first_turn")
+    dataset = LlavaDataset(
+        job.records,
+        tokenizer,
+        image_processor,
+        version=job.arguments.model.version,
+        image_folder=job.arguments.data.image_folder or "",
+        image_aspect_ratio=job.arguments.data.image_aspect_ratio,
+        routing_token=token,
+        routing_placement=cast(Any, placement),
+    )
+    with_image = [index for index, record in enumerate(job.records) if record.image is not None]
+    without = [index for index, record in enumerate(job.records) if record.image is None]
+    for index in with_image[:IMAGES_TRIED] + without[:1]:
+        dataset[index]
+    return dataset
+
+
+def _save(trainer: LlavaTrainer, arguments: Arguments) -> None:
+    """Write the result: stage 1 config.json and mm_projector.bin, stage 2 everything."""
+    output_dir = Path(arguments.training.output_dir or "")
+    if arguments.model.tune_mm_mlp_adapter:
+        save_projector(trainer.llava, output_dir, is_writer=trainer.args.should_save)
+    else:
+        trainer.save_model(str(output_dir))
+    trainer.save_state()  # last: its presence says that the folder is whole
+    logger.info("saved %s", output_dir)
+
+
+def _configure_logging() -> None:
+    """Print what this package reports, on the first rank; others print errors only."""
+    is_first = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("llava").setLevel(logging.INFO if is_first else logging.ERROR)

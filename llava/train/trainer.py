@@ -1,0 +1,171 @@
+"""The training loop: transformers' Trainer with our batch order, parameter groups and metrics."""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Sampler
+from transformers import PreTrainedModel, Trainer
+
+from llava.data.sampler import ModalityLengthSampler
+from llava.train.arguments import TrainingArguments
+from llava.train.checkpoint import save_projector
+
+logger = logging.getLogger(__name__)
+
+PARTS = {"vision_tower.": "vision tower", "mm_projector.": "projector", "reducer.": "reducer"}
+LANGUAGE_MODEL = "language model"
+
+
+def part_of(name: str) -> str:
+    """Name the part of the model that a parameter belongs to."""
+    return next((part for key, part in PARTS.items() if key in name), LANGUAGE_MODEL)
+
+
+def parameter_groups(
+    parameters: Iterable[tuple[str, nn.Parameter]],
+    decayed: set[str],
+    *,
+    weight_decay: float,
+    learning_rates: dict[str, float],
+) -> list[dict[str, Any]]:
+    """Sort what is trained into groups of one learning rate and one weight decay.
+
+    Args:
+        parameters: all of the model's; those without `requires_grad` are left out.
+        decayed: names that weight decay acts on (neither biases nor norms).
+        weight_decay: of those.
+        learning_rates: by part; parts that it doesn't name share the optimizer's own.
+    """
+    groups: dict[tuple[str, bool], dict[str, Any]] = {}
+    for name, parameter in parameters:
+        if not parameter.requires_grad:
+            continue
+        part = part_of(name)
+        part = part if part in learning_rates else "model"
+        is_decayed = name in decayed
+        if (part, is_decayed) not in groups:
+            rate = {"lr": learning_rates[part]} if part in learning_rates else {}
+            decay = weight_decay if is_decayed else 0.0
+            groups[part, is_decayed] = {"params": [], "weight_decay": decay, **rate}
+        groups[part, is_decayed]["params"].append(parameter)
+    return sorted(groups.values(), key=lambda group: "lr" in group)  # the first one's rate is what is logged
+
+
+class MetricMeans:
+    """Running means of what the model reports, kept on its device so that no step waits for them."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, metrics: dict[str, Tensor]) -> None:
+        for name, value in metrics.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value.detach().float()
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def pop(self) -> dict[str, float]:
+        """Give the means since the last call and start again."""
+        means = {name: (total / self.counts[name]).item() for name, total in self.sums.items()}
+        self.sums, self.counts = {}, {}
+        return means
+
+
+class LlavaTrainer(Trainer):
+    """Trains LLaVA: stage 1 (`only_projector`) keeps mm_projector.bin beside every checkpoint.
+
+    1. order: batches of one modality and like length, reproducible from (seed, epoch)
+    2. groups: projector and reducer may have learning rates of their own
+    3. step: transformers' loss; then the model is told that a step's forward is over
+    4. log: the means of the model's metrics since the last line
+    """
+
+    def __init__(self, *args: Any, only_projector: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.only_projector = only_projector
+        self.metric_means = MetricMeans()
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        arguments = cast(TrainingArguments, self.args)
+        if not arguments.group_by_modality_length:
+            return super()._get_train_sampler(train_dataset)
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
+        return ModalityLengthSampler(
+            cast(Any, dataset).modality_lengths,
+            arguments.train_batch_size,
+            arguments.world_size * arguments.gradient_accumulation_steps,
+            seed=seed,
+        )
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Build the optimizer over our parameter groups."""
+        if self.optimizer is None:
+            trained = cast(PreTrainedModel, self.model if model is None else model)
+            optimizer_class, kwargs = self.get_optimizer_cls_and_kwargs(self.args, trained)
+            groups = parameter_groups(
+                trained.named_parameters(),
+                set(self.get_decay_parameter_names(trained)),
+                weight_decay=self.args.weight_decay,
+                learning_rates=self._learning_rates(),
+            )
+            if not groups:
+                raise ValueError("nothing is trained: all parts of the model are frozen")
+            self.optimizer = optimizer_class(groups, **kwargs)
+        return self.optimizer
+
+    def _learning_rates(self) -> dict[str, float]:
+        arguments = cast(TrainingArguments, self.args)
+        rates = {}
+        if arguments.mm_projector_lr is not None:
+            rates["projector"] = arguments.mm_projector_lr
+        if self.llava.router_lr_scale != 1.0:
+            rates["reducer"] = arguments.learning_rate * self.llava.router_lr_scale
+        return rates
+
+    @property
+    def llava(self) -> Any:
+        """The model under whatever accelerate has put around it."""
+        return self.accelerator.unwrap_model(self.model)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
+        """Compute transformers' loss, collect the model's metrics, tell the model its step is over."""
+        loss, output = super().compute_loss(
+            model, inputs, return_outputs=True, num_items_in_batch=cast(Any, num_items_in_batch)
+        )
+        if model.training:
+            self.llava.observe_step(output)
+            self.metric_means.add(cast(Any, output).metrics or {})
+        return (loss, output) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the means of the model's metrics to a line about training."""
+        if "loss" in logs:
+            logs = {**logs, **self.metric_means.pop()}
+        super().log(logs, start_time)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Refuse a checkpoint that doesn't fit; only the frozen tower is never in one."""
+        missing = [name for name in load_result.missing_keys if part_of(name) != "vision tower"]
+        unexpected = list(load_result.unexpected_keys)
+        if missing or unexpected:
+            raise ValueError(
+                f"the checkpoint to go on from belongs to another model: it lacks {missing} and has "
+                f"{unexpected} too many; choose another --output_dir to start afresh"
+            )
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save all weights; in stage 1 also mm_projector.bin. Every rank must call it."""
+        super().save_model(output_dir, _internal_call)
+        if self.only_projector:
+            folder = Path(output_dir or self.args.output_dir or "")
+            save_projector(self.llava, folder, is_writer=self.args.should_save)

@@ -1,0 +1,76 @@
+import json
+import logging
+
+import pytest
+import torch
+from transformers import GenerationConfig
+
+from llava.train.checkpoint import last_checkpoint, rehearse_saving, save_projector
+
+
+@pytest.fixture
+def make_checkpoint(tmp_path):
+    def make(step, *missing):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        for name in {"model.safetensors", "optimizer.pt", "trainer_state.json"} - set(missing):
+            (folder / name).write_text('{"global_step": 1}')
+        return folder
+
+    return make
+
+
+class Tokenizer:
+    def save_pretrained(self, folder):
+        (folder / "tokenizer.json").touch()
+
+
+def test_the_projector_file_holds_upstreams_keys_and_nothing_else(stub, tmp_path):
+    stub.model.model.embed_tokens.requires_grad_(False)
+    save_projector(stub.model, tmp_path, is_writer=True)
+    saved = torch.load(tmp_path / "mm_projector.bin", weights_only=True)
+    assert sorted(saved) == [
+        "model.mm_projector.0.bias",
+        "model.mm_projector.0.weight",
+        "model.mm_projector.2.bias",
+        "model.mm_projector.2.weight",
+    ]
+    assert torch.equal(saved["model.mm_projector.0.weight"], stub.model.model.mm_projector[0].weight)
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "stub_llava"
+
+
+def test_ranks_that_do_not_write_write_nothing(stub, tmp_path):
+    save_projector(stub.model, tmp_path / "out", is_writer=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_latest_complete_checkpoint_is_found_by_number(make_checkpoint, tmp_path):
+    make_checkpoint(9)
+    latest = make_checkpoint(10)
+    assert last_checkpoint(tmp_path) == latest
+
+
+@pytest.mark.parametrize("missing", ["model.safetensors", "optimizer.pt", "trainer_state.json"])
+def test_an_incomplete_checkpoint_is_passed_over_with_a_notice(make_checkpoint, missing, tmp_path, caplog):
+    complete = make_checkpoint(1)
+    broken = make_checkpoint(2, missing)
+    with caplog.at_level(logging.WARNING):
+        assert last_checkpoint(tmp_path) == complete
+    assert str(broken) in caplog.text
+
+
+def test_a_stray_folder_is_no_checkpoint(tmp_path):
+    (tmp_path / "checkpoint-best").mkdir()
+    assert last_checkpoint(tmp_path) is None
+
+
+def test_a_generation_config_that_cannot_be_saved_shows_before_training(stub, tmp_path):
+    stub.model.generation_config = GenerationConfig(temperature=0.9, top_p=0.6)
+    with pytest.raises(ValueError, match="temperature"):
+        rehearse_saving(stub.model, Tokenizer(), tmp_path)
+
+
+def test_the_rehearsal_leaves_nothing_behind(stub, tmp_path):
+    stub.model.generation_config = None
+    rehearse_saving(stub.model, Tokenizer(), tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,124 @@
+from pathlib import Path
+
+import pytest
+
+from llava.data.records import Record
+from llava.train.arguments import Arguments, DataArguments, ModelArguments, TrainingArguments
+from llava.train.preflight import check_arguments, check_images, require_source, require_writable
+
+CLASSES = {"model": ModelArguments, "data": DataArguments, "training": TrainingArguments}
+
+
+@pytest.fixture
+def given(tmp_path):
+    """Arguments that pass, as keyword arguments by class."""
+    for name in ("base", "tower"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    (tmp_path / "data.json").write_text("[]")
+    (tmp_path / "images").mkdir()
+    return {
+        "model": {"model_name_or_path": str(tmp_path / "base"), "vision_tower": str(tmp_path / "tower")},
+        "data": {"data_path": str(tmp_path / "data.json"), "image_folder": str(tmp_path / "images")},
+        "training": {"output_dir": str(tmp_path / "out"), "report_to": "none", "use_cpu": True},
+    }
+
+
+def check(given, *, has_reduction=False, **changes):
+    for name, value in changes.items():
+        group = next(
+            group
+            for group, fields in (
+                ("model", ModelArguments),
+                ("data", DataArguments),
+                ("training", TrainingArguments),
+            )
+            if name in fields.__dataclass_fields__
+        )
+        given[group][name] = value
+    arguments = Arguments(
+        ModelArguments(**given["model"]),
+        DataArguments(**given["data"]),
+        TrainingArguments(**given["training"]),
+    )
+    check_arguments(arguments, has_reduction=has_reduction)
+
+
+def record(sample, image):
+    return Record(id=sample, image=image, conversations=(), source="data.json")
+
+
+def test_a_complete_command_line_passes_and_its_output_folder_exists(given):
+    check(given)
+    assert Path(given["training"]["output_dir"]).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_name_or_path": None}, "--model_name_or_path is missing"),
+        ({"model_name_or_path": "/no/such/base"}, "--model_name_or_path /no/such/base: no such folder"),
+        ({"vision_tower": None}, "--vision_tower is missing"),
+        (
+            {"pretrain_mm_mlp_adapter": "/no/p.bin"},
+            "/no/p.bin: there is no such file",
+        ),
+        ({"version": "v7"}, "--version v7 is unknown; there are .*v1"),
+        ({"data_path": None}, "--data_path is missing"),
+        (
+            {"data_path": "/no/data.json"},
+            "/no/data.json: there is no such file.*README.md",
+        ),
+        ({"image_folder": "/no/images"}, "--image_folder /no/images: there is no such folder"),
+        ({"image_aspect_ratio": "anyres"}, "--image_aspect_ratio anyres: training knows square and pad"),
+        ({"remove_unused_columns": True}, "--remove_unused_columns must stay False"),
+        ({"model_max_length": 0}, "--model_max_length must be at least 1, got 0"),
+        ({"tune_mm_mlp_adapter": True, "freeze_mm_mlp_adapter": True}, "nothing to train"),
+    ],
+)
+def test_a_value_that_would_end_the_run_is_named(given, changes, message):
+    with pytest.raises(ValueError, match=message):
+        check(given, **changes)
+
+
+def test_stage_one_with_a_reduction_is_refused(given):
+    with pytest.raises(ValueError, match="leave --reduction to stage 2"):
+        check(given, tune_mm_mlp_adapter=True, has_reduction=True)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"holds no config\.json"):
+        require_source("model_name_or_path", str(tmp_path), "the base language model")
+
+
+@pytest.mark.parametrize("name", ["lmsys/vicuna-7b-v1.5", "openai/clip-vit-large-patch14-336", "gpt2"])
+def test_a_hub_id_is_left_to_the_download(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    require_source("model_name_or_path", name, "the base language model")
+
+
+@pytest.mark.parametrize("name", ["checkpoints/base", "playground/toy/vicuna-tiny", "./base", "/data/base"])
+def test_what_can_only_be_a_path_is_no_hub_id(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(ValueError, match="no such folder"):
+        require_source("model_name_or_path", name, "the base language model")
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"--output_dir .*/file/out cannot be written to"):
+        require_writable(tmp_path / "file" / "out")
+
+
+def test_missing_images_are_counted_and_the_first_named_with_their_samples(tmp_path):
+    (tmp_path / "there.png").touch()
+    records = [record("1", "there.png"), record("2", None), record("3", "gone.png"), record("4", "lost.png")]
+    with pytest.raises(ValueError, match=r"2 of 3 images are missing in .*gone\.png \(sample 3\), lost\.png"):
+        check_images(records, str(tmp_path))
+
+
+def test_an_image_folder_is_demanded_only_if_a_sample_has_an_image():
+    check_images([record("1", None)], None)
+    with pytest.raises(ValueError, match="--image_folder is missing: 1 samples have an image"):
+        check_images([record("1", "a.png")], None)
