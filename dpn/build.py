@@ -4,6 +4,7 @@ from typing import Any
 
 from dpn.config import DpnConfig, from_dict
 from dpn.dpe import DynamicPyramid
+from dpn.experts import Grid
 
 
 def build_reducer(saved: dict[str, Any] | None, *, width: int, num_layers: int) -> DynamicPyramid | None:
@@ -17,6 +18,23 @@ def build_reducer(saved: dict[str, Any] | None, *, width: int, num_layers: int) 
     config = from_dict(saved)
     check_fits(config, num_layers)
     return DynamicPyramid(config, width)
+
+
+def check_divides(config: DpnConfig, grid: Grid) -> None:
+    """Refuse kernels that don't divide the vision tower's grid, which is a slip nearly always.
+
+    The smaller grids of later stages may be left with a remainder; `edge` says what becomes of it.
+
+    Raises:
+        ValueError: naming the kernel and the grid.
+    """
+    for rows, columns in config.kernels:
+        if grid[0] % rows or grid[1] % columns:
+            raise ValueError(
+                f"kernel {rows}x{columns} does not divide the {grid[0]}x{grid[1]} grid of the vision "
+                f"tower's tokens; "
+                f"choose kernels whose rows and columns divide it"
+            )
 
 
 def check_fits(config: DpnConfig, num_layers: int) -> None:

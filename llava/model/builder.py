@@ -12,7 +12,7 @@ from transformers.utils import logging
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.model.config import LlavaConfig, read_config
 from llava.model.llava_llama import LlavaLlamaForCausalLM
-from llava.model.reduction import DpnConfig, from_dict, reduction_at_inference, routing_prompt
+from llava.model.reduction import DpnConfig, check_divides, from_dict, reduction_at_inference, routing_prompt
 from llava.model.tokenizer import load_tokenizer
 from llava.model.vision_tower import vision_config
 
@@ -73,6 +73,7 @@ def load_pretrained_model(  # noqa: PLR0913 - upstream's signature
         [] if config.reduction is not None else ["model.reducer."]
     )  # forced routes need no router's weights
     config.reduction = reduction_at_inference(config.reduction, reduction, config.num_hidden_layers)
+    _check_kernels(config)
     placement = {"device_map": device_map} if device == "cuda" and device_map is not None else {}
     source = model_path if model_base is None else model_base
     tokenizer = load_tokenizer(source)
@@ -148,6 +149,7 @@ def build_for_training(  # noqa: PLR0913 - one argument per flag
     tokenizer = load_tokenizer(model_name_or_path, model_max_length=model_max_length)
     if vision_tower is not None:
         config.mm_hidden_size = vision_config(vision_tower).hidden_size
+    _check_kernels(config)
     new = [] if started_as_llava else ["model.mm_projector.", "model.image_newline"]
     new += [] if had_reduction else ["model.reducer."]
     options: dict[str, Any] = {"cache_dir": cache_dir}
@@ -209,6 +211,14 @@ def _load(
         )
     _repair_generation_config(model)
     return model
+
+
+def _check_kernels(config: LlavaConfig) -> None:
+    """Refuse, before weights are loaded, a reduction whose kernels don't fit the tower's grid."""
+    if config.reduction is not None and config.mm_vision_tower is not None:
+        sizes = vision_config(config.mm_vision_tower)
+        side = int(sizes.image_size) // int(sizes.patch_size)  # pyright: ignore[reportArgumentType]
+        check_divides(from_dict(config.reduction), (side, side))
 
 
 def _directory(path: str) -> Path:

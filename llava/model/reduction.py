@@ -7,7 +7,7 @@ decoder.
 from collections.abc import Sequence
 from typing import Any
 
-from dpn.build import check_fits
+from dpn.build import check_divides, check_fits
 from dpn.cache import routing_of
 from dpn.config import DpnConfig, from_dict, with_inference_fields
 from dpn.dpe import DynamicPyramid
@@ -35,6 +35,7 @@ __all__ = [
     "PyramidLlamaModel",
     "PyramidOutput",
     "Routing",
+    "check_divides",
     "check_fits",
     "count_flops",
     "count_full_flops",

@@ -140,6 +140,11 @@ def test_a_layer_that_the_base_does_not_have_is_refused_before_training(tiny_lla
         tiny_llava("dpn")
 
 
+def test_a_kernel_that_does_not_divide_the_grid_is_refused_before_training(tiny_llava):
+    with pytest.raises(ValueError, match="kernel 3x3 does not divide the 4x4 grid"):
+        tiny_llava("dpn", "layers=1,2", "kernels=1x1,3x3")
+
+
 def test_continuing_a_checkpoint_keeps_its_reduction(tiny_llava, tiny_clip, tmp_path):
     model = save(tiny_llava, tmp_path, *DPN)
     options = {
