@@ -60,7 +60,7 @@ def parse_route(text: str) -> tuple[Kernel, ...]:
 
 
 def expert_indices(routes: Sequence[Sequence[str]], kernels: Sequence[Kernel]) -> Tensor:
-    """Turn routes like [["1x1", "2x2", "1x2"], ...] into (B, S) expert indices for a forward pass to be forced to.
+    """Turn routes like [["1x1", "2x2", "1x2"], ...] into the (B, S) expert indices to force a pass to.
 
     Raises:
         ValueError: a kernel that is none of the experts.

@@ -132,7 +132,7 @@ def check_turns(conversations: Any) -> None:
 
 
 def _checked_image(sample: dict[str, Any], conversations: list[dict[str, Any]]) -> str | None:
-    """Return the image path; an image needs exactly one human message with `<image>`, a text sample none."""
+    """Return the image path; an image needs exactly one human message with `<image>`."""
     image = sample.get("image")
     if "image" in sample and not (isinstance(image, str) and image):
         raise ValueError(
@@ -140,15 +140,27 @@ def _checked_image(sample: dict[str, Any], conversations: list[dict[str, Any]]) 
             "(several images in a sample are not supported)"
         )
     messages = effective_messages(conversations)
+    if image is None:
+        _refuse_forgotten_image(messages)
+        return None
     speakers = [message["from"] for message in messages if DEFAULT_IMAGE_TOKEN in message["value"]]
-    expected = ["human"] if image else []
-    if speakers != expected:
+    if speakers != ["human"]:
         raise ValueError(
-            f"found `<image>` in {len(speakers)} messages ({', '.join(speakers) or 'none'}), expected "
-            + (
-                "one human message because the sample has an `image`"
-                if image
-                else "none: there is no `image`"
-            )
+            f"found `<image>` in {len(speakers)} messages ({', '.join(speakers) or 'none'}), expected one human "
+            "message because the sample has an `image`"
         )
     return image
+
+
+def _refuse_forgotten_image(messages: list[dict[str, Any]]) -> None:
+    """Refuse a human message that shows an image which the sample doesn't name.
+
+    `<image>` inside a text (of RSS or SVG, as shared dialogues have it) is ordinary text, as in the original.
+    """
+    for message in messages:
+        text = message["value"].strip()
+        shows = text.startswith(DEFAULT_IMAGE_TOKEN) or text.endswith(DEFAULT_IMAGE_TOKEN)
+        if message["from"] == "human" and shows:
+            raise ValueError(
+                "a human message begins or ends with `<image>`, but the sample has no `image`: name the file"
+            )

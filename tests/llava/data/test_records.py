@@ -36,6 +36,11 @@ def test_samples_become_records(write):
     assert (second.id, second.image, second.source) == ("#1", None, str(path))
 
 
+def test_image_tags_inside_a_text_only_dialogue_are_ordinary_text(write):
+    code = {"from": "human", "value": "Parse this: <rss><image>logo.png</image></rss>"}
+    assert read_records(write([{"id": "a", "conversations": [code, ANSWER]}]))[0].image is None
+
+
 @pytest.mark.parametrize(
     "conversations",
     [
@@ -113,7 +118,7 @@ def test_a_missing_file_is_named(tmp_path):
         ),
         (
             {"id": "a", "conversations": [SHOWN, ANSWER]},
-            "sample a: found `<image>` in 1 messages (human), expected none: there is no `image`",
+            "sample a: a human message begins or ends with `<image>`, but the sample has no `image`",
         ),
         (
             {"id": "a", "image": ["b.jpg"], "conversations": [SHOWN, ANSWER]},
