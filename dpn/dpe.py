@@ -117,8 +117,28 @@ class DynamicPyramid(nn.Module):
             allowed = (left >= config.min_tokens) | (left == counts[:, None])
         has_grid = np.zeros(len(counts), bool)
         has_grid[[span.sample for span in layout.spans if span.grid is not None]] = True
+        if config.router_source != "last":
+            has_grid &= self._has_token(layout, has_grid)
         leaves_something = (left > 0) | (counts == 0)[:, None]
         return allowed & leaves_something & (has_grid & (counts >= config.skip_below))[:, None]
+
+    def _has_token(self, layout: Layout, needed: np.ndarray) -> np.ndarray:
+        """(B,) bool: the sample has a routing token.
+
+        Truncation may have cut it off in training; a prompt must have it.
+
+        Raises:
+            ValueError: a prompt with visual tokens lacks the routing token.
+        """
+        found = np.zeros(len(layout.lengths), bool)
+        found[layout.router_samples] = True
+        if not self.training and (needed & ~found).any():
+            raise ValueError(
+                f"sample {int(np.argmax(needed & ~found))} has visual tokens but no routing token, which "
+                f"router_source={self.config.router_source} reads; append it to the question "
+                f"(llava.conversation.with_routing_token)"
+            )
+        return found
 
     def _choose(
         self, logits: Tensor, allowed: np.ndarray, index: int, routes: np.ndarray | None

@@ -146,8 +146,8 @@ def _checked_image(sample: dict[str, Any], conversations: list[dict[str, Any]]) 
     speakers = [message["from"] for message in messages if DEFAULT_IMAGE_TOKEN in message["value"]]
     if speakers != ["human"]:
         raise ValueError(
-            f"found `<image>` in {len(speakers)} messages ({', '.join(speakers) or 'none'}), expected one human "
-            "message because the sample has an `image`"
+            f"found `<image>` in {len(speakers)} messages ({', '.join(speakers) or 'none'}), expected one "
+            "human message because the sample has an `image`"
         )
     return image
 

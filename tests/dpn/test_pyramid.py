@@ -144,6 +144,14 @@ def test_a_span_cut_by_truncation_is_never_pooled():
     assert output.layout.lengths == (len(cut[0]),)
 
 
+def test_a_prompt_without_the_routing_token_is_refused_and_a_cut_training_sample_left_alone():
+    model = make_model(make_config(preset="paper", min_tokens=0, skip_below=0))
+    batch = make_batch([make_sample(2, [GRID], 3, router_token=False)])
+    with pytest.raises(ValueError, match="sample 0 has visual tokens but no routing token"):
+        model(**batch)
+    assert model.train()(**batch).layout.lengths == (21,)
+
+
 def test_unserved_outputs_and_caches_are_refused_by_name(samples):
     model, batch = make_model(make_config()), make_batch(samples)
     with pytest.raises(ValueError, match="output_hidden_states"):

@@ -11,6 +11,10 @@ PROMPTS = [
 """Ids, and how many images each takes (text takes a dummy)."""
 
 
+WITH_ROUTER = [([*ids[:-1], 1000, ids[-1]], count) if count else (ids, count) for ids, count in PROMPTS]
+"""The same with a routing token (the first id behind the golden vocabulary) in front of the last one."""
+
+
 def make_images(count, seed=0):
     return torch.randn(count, 3, 56, 56, generator=torch.Generator().manual_seed(seed))
 

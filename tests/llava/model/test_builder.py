@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from llava.model.builder import build_for_training, load_pretrained_model
 from llava.train.checkpoint import save_projector
-from tests.llava.model.prompts import make_batch
+from tests.llava.model.prompts import PROMPTS, WITH_ROUTER, make_batch
 
 DPN = ("dpn", "layers=1,2,3", "min_tokens=0", "skip_below=0")
 STATIC = ["dpn", "layers=1,2,3", "eval_choice=static", "route=2x2,1x2,1x1"]
@@ -28,7 +28,7 @@ def save(build, path, *words, **options):
 
 
 def answers(model):
-    batch = make_batch()
+    batch = make_batch(PROMPTS if model.config.router_token_id is None else WITH_ROUTER)
     return model.generate_with_report(
         batch["input_ids"], attention_mask=batch["attention_mask"], images=batch["images"], max_new_tokens=5
     )

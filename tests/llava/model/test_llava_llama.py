@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from llava.model.reduction import expert_indices
-from tests.llava.model.prompts import PROMPTS, alone, make_batch
+from tests.llava.model.prompts import PROMPTS, WITH_ROUTER, alone, make_batch
 
 DPN = ("dpn", "layers=1,2,3", "min_tokens=0", "skip_below=0")
 ROUTES = [["1x1", "2x2", "1x2"], ["2x2", "1x1", "1x1"], ["2x2", "2x2", "2x2"], ["1x2", "1x1", "2x2"]]
@@ -22,10 +22,13 @@ def generate(model, batch, **kwargs):
 def test_a_batch_answers_as_each_prompt_alone(tiny_llava, words, side):
     model = tiny_llava(*words)[1].eval()
     routes = expert_indices(ROUTES, KERNELS) if words else None
-    ids, reports = generate(model, make_batch(side=side), routes=routes)
+    prompts = WITH_ROUTER if "preset=paper" in words else PROMPTS
+    ids, reports = generate(model, make_batch(prompts, side=side), routes=routes)
     assert len({tuple(row) for row in ids.tolist()}) == len(PROMPTS)
     for row in range(len(PROMPTS)):
-        single, report = generate(model, alone(row), routes=None if routes is None else routes[row : row + 1])
+        single, report = generate(
+            model, alone(row, prompts), routes=None if routes is None else routes[row : row + 1]
+        )
         assert ids[row].tolist() == single[0].tolist()
         assert reports[row].tokens_per_layer == report[0].tokens_per_layer
         assert reports[row].route == report[0].route
