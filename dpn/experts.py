@@ -16,9 +16,9 @@ Grid = tuple[int, int]
 
 @dataclass(frozen=True)
 class GridPool:
-    """One expert E_i of Eq.
+    """One pooling expert (Eq. 4): merges every h x w window of a visual grid.
 
-    4: merges every h x w window of a visual grid. It has no parameters, so a rank may skip it.
+    It has no parameters, so a rank may skip it.
     """
 
     kernel: Kernel

@@ -9,17 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, LlamaPreTrainedModel
 from transformers.cache_utils import Cache
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llava.model.config import LlavaConfig
-from llava.model.language_loss import answer_loss, supervise
+from llava.model.generation import generation_arguments, prompt_counts
 from llava.model.multimodal import Spliced, VisualTokens, splice_images
-from llava.model.objective import routing_objective
+from llava.model.objective import batch_loss
 from llava.model.projector import build_projector
 from llava.model.reduction import (
     Consequences,
@@ -150,9 +149,9 @@ class LlavaLlamaForCausalLM(LlamaForCausalLM):
         num_items_in_batch: Tensor | int | None = None,
         **kwargs: Any,
     ) -> LlavaOutput:
-        """Predict the next tokens; with labels, give the loss L_a + lambda L_r (Eq.
+        """Predict the next tokens; with labels, also give the loss.
 
-        7) and in training the policy's term.
+        The loss is L_a + lambda L_r (Eq. 7) and, in training, the policy's term.
 
         Args:
             input_ids: (B, S) with -200 at images, or give inputs_embeds.
@@ -209,40 +208,11 @@ class LlavaLlamaForCausalLM(LlamaForCausalLM):
             routing=outputs.routing if isinstance(outputs, PyramidOutput) else None,
         )
         if truth is not None:
-            self._add_loss(result, outputs, truth, num_items_in_batch)
+            judged = batch_loss(outputs, truth, self.lm_head, self.model, num_items_in_batch)
+            result.loss, result.metrics, result.consequences = judged
         if not self.training:
             result.logits = self._logits(outputs, logits_to_keep)
         return result
-
-    def _add_loss(
-        self,
-        result: LlavaOutput,
-        outputs: BaseModelOutputWithPast,
-        truth: np.ndarray,
-        num_items: Tensor | int | None,
-    ) -> None:
-        """Fill in loss, metrics and consequences of a batch with labels (B, T).
-
-        Trainer expects the loss to be divided by `num_items` already; the auxiliary terms, which are means
-        over samples, get the batch's share of it, so that neither accumulation nor the number of ranks weighs
-        them.
-        """
-        layout = outputs.layout if isinstance(outputs, PyramidOutput) else None
-        assert outputs.last_hidden_state is not None
-        hidden = outputs.last_hidden_state.flatten(0, 1)
-        answer = answer_loss(hidden, self.lm_head, supervise(truth, layout), len(truth))
-        local = int(answer.counts.sum())
-        if local == 0 and not self.training:
-            result.loss = answer.total * float("nan")  # the mean over no token, as upstream gives it
-            return
-        share = 1.0 if num_items is None else local / num_items
-        result.loss = answer.total / max(local, 1) * share
-        result.metrics = {"language_loss": answer.total.detach() / max(local, 1)}
-        if result.routing is not None and self.model.reducer is not None:
-            extra = routing_objective(result.routing, answer, self.model.reducer, self.config)
-            result.loss = result.loss + extra.loss * share
-            result.metrics = result.metrics | extra.metrics
-            result.consequences = extra.consequences
 
     def _logits(self, outputs: Any, keep: int) -> Tensor:
         """Predict (B, T or keep, V).
@@ -286,7 +256,7 @@ class LlavaLlamaForCausalLM(LlamaForCausalLM):
         Raises:
             ValueError: inputs_embeds or prefill_chunk_size, which can't work here.
         """
-        return super().generate(**self._prompt(inputs, images, kwargs)[0])  # pyright: ignore[reportAttributeAccessIssue]
+        return super().generate(**generation_arguments(self, inputs, images, kwargs)[0])  # pyright: ignore[reportAttributeAccessIssue]
 
     @torch.no_grad()
     def generate_with_report(
@@ -298,50 +268,16 @@ class LlavaLlamaForCausalLM(LlamaForCausalLM):
         **kwargs: Any,
     ) -> tuple[Tensor, list[SampleReport]]:
         """Generate, and say for every prompt which route it took and how many tokens every layer saw."""
-        arguments, spliced = self._prompt(inputs, images, kwargs)
+        arguments, spliced = generation_arguments(self, inputs, images, kwargs)
         arguments |= {"return_dict_in_generate": True, "use_cache": True}
         output = super().generate(**arguments)  # pyright: ignore[reportAttributeAccessIssue]
-        if spliced is None:
-            mask = arguments["attention_mask"]
-            tokens, visual = (
-                (inputs.shape[1:2] * len(inputs) if mask is None else mask.sum(1).tolist()),
-                [0] * len(inputs),
-            )
-        else:
-            tokens, visual = spliced.lengths, spliced.visual_counts
+        tokens, visual = prompt_counts(inputs, arguments["attention_mask"], spliced)
         return output.sequences, report(
             routing_of(output.past_key_values),
             tokens=tokens,
             visual_tokens=visual,
             num_layers=self.config.num_hidden_layers,
         )
-
-    def _prompt(
-        self, inputs: Tensor | None, images: Tensor | Sequence[Tensor] | None, kwargs: dict[str, Any]
-    ) -> tuple[dict[str, Any], Spliced | None]:
-        """Turn a prompt with images into what transformers' `generate` takes."""
-        for name in ("inputs_embeds", "prefill_chunk_size"):
-            if kwargs.get(name) is not None:
-                raise ValueError(
-                    f"generate() doesn't take {name} here: give ids with -200 at images, in one piece"
-                )
-        ids = inputs if inputs is not None else kwargs.pop("input_ids", None)
-        if ids is None:
-            raise ValueError("generate() needs the prompt's ids, (B, S)")
-        mask = kwargs.pop("attention_mask", None)
-        kwargs.pop("position_ids", None)
-        if images is None:
-            if (ids < 0).any():
-                raise ValueError("the prompt has an image sentinel (-200), but images is None")
-            return {"inputs_embeds": self.get_input_embeddings()(ids), "attention_mask": mask, **kwargs}, None
-        spliced = self.splice(ids, mask, None, images, "left")
-        return {
-            "inputs_embeds": spliced.inputs_embeds,
-            "attention_mask": spliced.attention_mask.long(),
-            "mm_token_type_ids": spliced.mm_token_type_ids,
-            "visual_grids": spliced.visual_grids,
-            **kwargs,
-        }, spliced
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
         """Save without the frozen vision tower, whose weights are read from `mm_vision_tower` again."""

@@ -1,26 +1,39 @@
-"""What trains the routers: the routing loss of Eq.
+"""The loss of a batch: language loss, routing loss (Eq. 6 and 7), and the policy's term.
 
-6 and, for `objective=policy`, the consequences of the routes.
-
-Shapes: B samples, S DPE layers.
+Shapes: B samples, T merged length, V vocabulary.
 """
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import LlamaConfig
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from llava.model.config import LlavaConfig
-from llava.model.language_loss import AnswerLoss
+from llava.model.language_loss import AnswerLoss, answer_loss, supervise
 from llava.model.reduction import (
     Consequences,
     DynamicPyramid,
+    PyramidLlamaModel,
+    PyramidOutput,
     Routing,
     loss_of_routing,
     per_layer,
     visual_cost,
 )
 from llava.model.report import routing_metrics
+
+
+class BatchLoss(NamedTuple):
+    """What a batch with labels gives."""
+
+    loss: Tensor
+    """Scalar to be trained on."""
+    metrics: dict[str, Tensor]
+    """Detached scalars for the log."""
+    consequences: Consequences | None
+    """What the policy's running state is to learn from, in training only."""
 
 
 class RoutingObjective(NamedTuple):
@@ -34,8 +47,45 @@ class RoutingObjective(NamedTuple):
     """What the policy's running state is to learn from, in training only."""
 
 
+def batch_loss(
+    outputs: BaseModelOutputWithPast,
+    truth: np.ndarray,
+    head: nn.Module,
+    decoder: PyramidLlamaModel,
+    num_items: Tensor | int | None,
+) -> BatchLoss:
+    """Judge a decoder's output by the labels (B, T): Eq. 7 and, in training, the policy's term.
+
+    Trainer expects the loss to be divided by `num_items` already; the auxiliary terms, which are means over
+    samples, get the batch's share of it, so that neither accumulation nor the number of ranks weighs them.
+
+    Args:
+        outputs: packed states with their layout, or padded ones.
+        truth: labels on the host, -100 where nothing is supervised.
+        head: hidden states to logits (V).
+        decoder: holds the reducer and the sizes.
+        num_items: supervised tokens of the whole step; None divides by the batch's own.
+    """
+    is_reduced = isinstance(outputs, PyramidOutput)
+    assert outputs.last_hidden_state is not None
+    supervision = supervise(truth, outputs.layout if is_reduced else None)
+    answer = answer_loss(outputs.last_hidden_state.flatten(0, 1), head, supervision, len(truth))
+    local = int(answer.counts.sum())
+    if local == 0 and not decoder.training:
+        return BatchLoss(
+            answer.total * float("nan"), {}, None
+        )  # the mean over no token, as upstream gives it
+    share = 1.0 if num_items is None else local / num_items
+    loss = answer.total / max(local, 1) * share
+    metrics = {"language_loss": answer.total.detach() / max(local, 1)}
+    if not is_reduced or outputs.routing is None or decoder.reducer is None:
+        return BatchLoss(loss, metrics, None)
+    extra = routing_objective(outputs.routing, answer, decoder.reducer, decoder.config)
+    return BatchLoss(loss + extra.loss * share, metrics | extra.metrics, extra.consequences)
+
+
 def routing_objective(
-    routing: Routing, answer: AnswerLoss, reducer: DynamicPyramid, config: LlavaConfig
+    routing: Routing, answer: AnswerLoss, reducer: DynamicPyramid, config: LlamaConfig
 ) -> RoutingObjective:
     """Judge the routes of a batch; every term is a mean over the samples that were routed.
 
