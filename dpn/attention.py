@@ -72,6 +72,9 @@ def packed_attention(  # noqa: PLR0913, PLR0917 - transformers' signature
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return output, None
+    if torch.is_autocast_enabled(query.device.type):  # rotary embeddings leave queries and keys in float32
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)  # (1, H, N, C)
     if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and dropout == 0:

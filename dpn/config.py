@@ -122,7 +122,14 @@ class DpnConfig:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         if not self.layers or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 1:
             raise ValueError(f"layers must increase and start at 1 or later, got {self.layers}")
+        self._check_numbers()
         self._check_experts()
+
+    def _check_numbers(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{field.name} must be a finite number, got {value}")
         for name in ("temperature", "mu_step", "router_lr_scale"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
@@ -131,6 +138,10 @@ class DpnConfig:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not 0 <= self.budget <= 1:
             raise ValueError(f"budget is a share of the dense FLOPs from 0 (off) to 1, got {self.budget}")
+        if self.budget and self.objective != "policy":
+            raise ValueError(
+                f"budget={self.budget} needs objective=policy; objective={self.objective} would ignore it"
+            )
 
     def _check_experts(self) -> None:
         kernels = self.kernels
@@ -148,8 +159,12 @@ class DpnConfig:
                 f"{len(self.layers)} DPE "
                 f"layers, got {format_route(self.route)}"
             )
-        if "static" in (self.train_choice, self.eval_choice) and not self.route:
-            raise ValueError("choice static needs a route, for example route=2x2,2x2,2x2")
+        if ("static" in (self.train_choice, self.eval_choice)) != bool(self.route):
+            raise ValueError(
+                f"a route goes with train_choice=static or eval_choice=static, for example "
+                f"eval_choice=static route=2x2,2x2,2x2; got route={format_route(self.route) or 'none'}, "
+                f"train_choice={self.train_choice}, eval_choice={self.eval_choice}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Give the JSON-ready form that `config.json` stores under `reduction`."""

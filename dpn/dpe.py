@@ -64,8 +64,9 @@ class DynamicPyramid(nn.Module):
             (M, D) and its layout.
         """
         logits, router_hidden = self.routers[index](self._states(hidden, layout))
-        bias = logits.new_tensor(self.config.router_bias)
-        logits = (logits + bias) / self.config.temperature  # (B, E)
+        if any(self.config.router_bias):
+            logits = logits + to_device(np.array(self.config.router_bias, np.float32), logits.device)
+        logits = logits / self.config.temperature  # (B, E)
         allowed = self._allowed(layout)
         choice, weights = self._choose(logits, allowed, index, routes)
         experts = [IDENTITY if expert == UNROUTED else self.experts[expert] for expert in choice]

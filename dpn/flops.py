@@ -48,6 +48,8 @@ class DecoderShape:
     num_key_value_heads: int
     num_routers: int = 0
     num_experts: int = 3
+    router_width: int = 0
+    """Width of what a router reads, hidden_size or twice that; 0 means hidden_size."""
 
 
 def count_full_flops(tokens_per_layer: Sequence[int], shape: DecoderShape) -> int:
@@ -59,4 +61,5 @@ def count_full_flops(tokens_per_layer: Sequence[int], shape: DecoderShape) -> in
     key_value = d * shape.num_key_value_heads // shape.num_attention_heads
     per_token = 2 * d * d + 2 * d * key_value + 3 * d * m
     layers = sum(n * per_token + 2 * n * n * d for n in map(int, tokens_per_layer))
-    return layers + shape.num_routers * (d * (d // 4) + (d // 4) * shape.num_experts)
+    width = shape.router_width or d
+    return layers + shape.num_routers * (width * (width // 4) + (width // 4) * shape.num_experts)

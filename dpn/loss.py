@@ -1,5 +1,6 @@
 """The routing loss of Eq. 6 and its released variant. Shapes: S DPE layers, B samples, E experts."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,9 +28,9 @@ def routing_loss(probabilities: Tensor, is_routed: Tensor, config: DpnConfig) ->
 
 def expected_rates(probabilities: Tensor, config: DpnConfig) -> Tensor:
     """Rate of every sample at every DPE in bits of compression: (S, B, E) -> (S, B)."""
-    rates = probabilities.new_tensor(config.rates)
+    rates = to_device(np.array(config.rates, np.float32), probabilities.device)
     if config.hinge == "expected":
-        return probabilities @ rates
+        return (probabilities * rates).sum(-1)
     highest, chosen = probabilities.max(-1)
     return highest * rates[chosen]
 

@@ -7,7 +7,8 @@ global batch; L = -mean_b A_b sum_s log p(choice) + mean_b (v_b - R_b)^2 / 2 - e
 Shapes: B samples, S DPE layers, E experts, F features of the router's hidden layer.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, distributed, nn
@@ -47,6 +48,19 @@ class PolicyObjective(nn.Module):
         self.register_buffer("mu", torch.tensor(config.mu, dtype=torch.float32))
         self.register_buffer("loss_window", torch.zeros(WINDOW, dtype=torch.float32))
         self.register_buffer("num_observed", torch.zeros((), dtype=torch.int64))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Follow the model to its device, but keep the state's precision.
+
+        In bfloat16 mu would stand still.
+        """
+        kept = {name: (buffer, buffer.dtype) for name, buffer in self.named_buffers(recurse=False)}
+        super()._apply(fn, recurse)
+        for name, (buffer, dtype) in kept.items():
+            moved = getattr(self, name)
+            if moved.dtype != dtype:
+                setattr(self, name, buffer.to(moved.device, dtype))
+        return self
 
     def forward(self, routing: Routing, seen: Consequences) -> Tensor:
         """Give the scalar L above for the routes in `routing`.
@@ -97,14 +111,17 @@ class PolicyObjective(nn.Module):
 
 
 def normalised(advantage: Tensor, weight: Tensor) -> Tensor:
-    """Shift and scale (B,) to mean 0 and deviation 1 over the weighted samples of all ranks."""
+    """Shift and scale (B,) to mean 0 and deviation 1 over the weighted samples of all ranks.
+
+    A single sample has no deviation: its advantage stays as it is.
+    """
     sums = global_sum(
         torch.stack([weight.sum(), (weight * advantage).sum(), (weight * advantage.square()).sum()])
     )
     count, total, squares = sums.unbind()
     mean = total / count.clamp(min=1)
     deviation = (squares / count.clamp(min=1) - mean.square()).clamp(min=0).sqrt()
-    return (advantage - mean) / (deviation + 1e-6)
+    return torch.where(count > 1, (advantage - mean) / (deviation + 1e-6), advantage)
 
 
 def global_sum(values: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ class Float32Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Map (B, in) of any dtype to float32 (B, out)."""
         bias = None if self.bias is None else self.bias.float()
-        return functional.linear(input.float(), self.weight.float(), bias)
+        with torch.autocast(input.device.type, enabled=False):
+            return functional.linear(input.float(), self.weight.float(), bias)
 
     def init_weights(self) -> None:
         """Kaiming-uniform with a = sqrt(5) as released, bias zero; skips what a checkpoint has filled."""
@@ -48,6 +49,5 @@ class Router(nn.Module):
 
     def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """Give float32 logits (B, E) and the hidden layer (B, D/4) of states (B, D)."""
-        with torch.autocast(device_type=state.device.type, enabled=False):
-            hidden = functional.gelu(self.hidden(self.norm(state)))
-            return self.predictor(hidden), hidden
+        hidden = functional.gelu(self.hidden(self.norm(state)))
+        return self.predictor(hidden), hidden

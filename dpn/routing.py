@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dpn.experts import to_device
+
 UNROUTED = -1
 """Choice of a sample that a DPE left alone: no visual tokens, too few, or none that form a grid."""
 
@@ -46,7 +48,7 @@ class Routing:
         """Sum over DPEs of log p of the chosen expert: (B,); a DPE that left a sample alone adds nothing."""
         log_probabilities = torch.stack(self.logits).log_softmax(-1)  # (S, B, E)
         device = log_probabilities.device
-        choice = torch.from_numpy(np.stack(self.choices)).to(device)  # (S, B)
+        choice = to_device(np.stack(self.choices), device)  # (S, B)
         chosen = log_probabilities.gather(-1, choice.clamp(min=0)[..., None]).squeeze(-1)  # (S, B)
         return (chosen * (choice != UNROUTED)).sum(0)
 

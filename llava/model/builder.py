@@ -5,18 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.model.config import LlavaConfig, read_config
 from llava.model.llava_llama import LlavaLlamaForCausalLM
+from llava.model.projector import load_projector
 from llava.model.reduction import DpnConfig, check_divides, from_dict, reduction_at_inference, routing_prompt
 from llava.model.tokenizer import load_tokenizer
 from llava.model.vision_tower import vision_config
 
-__all__ = ["build_for_training", "load_pretrained_model", "load_projector", "load_tokenizer"]
+__all__ = ["build_for_training", "load_pretrained_model", "load_tokenizer"]
 
 logger = logging.get_logger(__name__)
 
@@ -165,32 +165,6 @@ def build_for_training(  # noqa: PLR0913 - one argument per flag
     return tokenizer, model, model.get_vision_tower().image_processor
 
 
-def load_projector(projector: nn.Module, path: Path) -> None:
-    """Load `mm_projector.bin` strictly; keys are read from behind their first `mm_projector.`.
-
-    Raises:
-        ValueError: the file isn't there, holds no projector, or another one than the configuration describes.
-    """
-    if not path.is_file():
-        raise ValueError(
-            f"no projector at {path}; run scripts/pretrain.sh first or name a stage-1 mm_projector.bin"
-        )
-    weights = torch.load(path, map_location="cpu", weights_only=True)
-    found = {
-        name.split("mm_projector.", 1)[1]: value for name, value in weights.items() if "mm_projector." in name
-    }
-    expected = projector.state_dict()
-    shapes = {name: tuple(value.shape) for name, value in found.items()}
-    if shapes != {name: tuple(value.shape) for name, value in expected.items()}:
-        raise ValueError(
-            f"{path} holds the projector weights {shapes}, but the configuration describes "
-            f"{ {name: tuple(value.shape) for name, value in expected.items()} }; check "
-            f"--mm_projector_type, the vision "
-            f"tower and the language model it was trained with"
-        )
-    projector.load_state_dict(found)
-
-
 def _load(
     path: str, config: LlavaConfig, *, dtype: torch.dtype, allow_missing: Sequence[str], **options: Any
 ) -> LlavaLlamaForCausalLM:
@@ -216,6 +190,11 @@ def _load(
 def _check_kernels(config: LlavaConfig) -> None:
     """Refuse, before weights are loaded, a reduction whose kernels don't fit the tower's grid."""
     if config.reduction is not None and config.mm_vision_tower is not None:
+        if config.mm_vision_select_feature != "patch":
+            raise ValueError(
+                f"a reduction needs a grid of visual tokens, which mm_vision_select_feature="
+                f"{config.mm_vision_select_feature!r} doesn't leave; use patch"
+            )
         sizes = vision_config(config.mm_vision_tower)
         side = int(sizes.image_size) // int(sizes.patch_size)  # pyright: ignore[reportArgumentType]
         check_divides(from_dict(config.reduction), (side, side))

@@ -33,7 +33,10 @@ from llava.model.vision_tower import CLIPVisionTower
 
 @dataclass
 class LlavaOutput(CausalLMOutputWithPast):
-    """Output of a forward pass. While training, `logits` is None: only supervised rows are predicted."""
+    """Output of a forward pass.
+
+    While training on labels, `logits` is None: only supervised rows are predicted.
+    """
 
     routing: Routing | None = None
     """What the DPEs decided: choices, probabilities, token counts."""
@@ -131,7 +134,7 @@ class LlavaLlamaForCausalLM(LlamaForCausalLM):
             padding_side=padding_side,
         )
 
-    def forward(  # noqa: PLR0913, PLR0917 # pyright: ignore[reportIncompatibleMethodOverride] - LLaVA's signature
+    def forward(  # noqa: PLR0913, PLR0917 # pyright: ignore[reportIncompatibleMethodOverride] - LLaVA's
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -172,12 +175,15 @@ class LlavaLlamaForCausalLM(LlamaForCausalLM):
             kwargs: passed to the decoder.
         """
         truth = None if labels is None else labels.cpu().numpy()
-        if (
-            inputs_embeds is None
-            and images is not None
-            and (past_key_values is None or not past_key_values.get_seq_length())
-        ):
-            assert input_ids is not None
+        if inputs_embeds is None and images is not None:
+            if input_ids is None:
+                raise ValueError("images go with input_ids that hold -200 where they belong")
+            if past_key_values is not None and past_key_values.get_seq_length():
+                raise ValueError(
+                    "images can't be merged behind a filled cache; give the whole dialogue's ids without "
+                    "one, or "
+                    "leave images out"
+                )
             spliced = self.splice(
                 input_ids, attention_mask, labels, images, self.config.tokenizer_padding_side
             )
@@ -185,10 +191,9 @@ class LlavaLlamaForCausalLM(LlamaForCausalLM):
             attention_mask, position_ids = spliced.attention_mask, spliced.position_ids
             mm_token_type_ids, visual_grids = spliced.mm_token_type_ids, spliced.visual_grids
         elif self.model.reducer is not None and self.training and mm_token_type_ids is None:
-            shape = (input_ids if input_ids is not None else inputs_embeds).shape[:2]  # pyright: ignore[reportOptionalMemberAccess]
-            mm_token_type_ids = torch.zeros(
-                shape, dtype=torch.long
-            )  # text only: the routers run all the same
+            given = inputs_embeds if input_ids is None else input_ids
+            assert given is not None
+            mm_token_type_ids = torch.zeros(given.shape[:2], dtype=torch.long)  # text only: routers run, too
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -210,7 +215,7 @@ class LlavaLlamaForCausalLM(LlamaForCausalLM):
         if truth is not None:
             judged = batch_loss(outputs, truth, self.lm_head, self.model, num_items_in_batch)
             result.loss, result.metrics, result.consequences = judged
-        if not self.training:
+        if not self.training or labels is None:
             result.logits = self._logits(outputs, logits_to_keep)
         return result
 
@@ -256,7 +261,8 @@ class LlavaLlamaForCausalLM(LlamaForCausalLM):
         Raises:
             ValueError: inputs_embeds or prefill_chunk_size, which can't work here.
         """
-        return super().generate(**generation_arguments(self, inputs, images, kwargs)[0])  # pyright: ignore[reportAttributeAccessIssue]
+        arguments, _ = generation_arguments(self, inputs, images, kwargs)
+        return super().generate(**arguments)  # pyright: ignore[reportAttributeAccessIssue]
 
     @torch.no_grad()
     def generate_with_report(

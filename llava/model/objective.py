@@ -75,7 +75,8 @@ def batch_loss(
         return BatchLoss(
             answer.total * float("nan"), {}, None
         )  # the mean over no token, as upstream gives it
-    share = 1.0 if num_items is None else local / num_items
+    # A batch whose answers were all cut off weighs nothing, also where it is the whole step.
+    share = 1.0 if num_items is None else local / num_items if local else 0.0
     loss = answer.total / max(local, 1) * share
     metrics = {"language_loss": answer.total.detach() / max(local, 1)}
     if not is_reduced or outputs.routing is None or decoder.reducer is None:

@@ -3,9 +3,14 @@
 Shapes: N images, T tokens, F feature width, D model width.
 """
 
+import contextlib
+import pickle
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
-from torch import nn
+import torch
+from torch import distributed, nn
 
 
 def build_projector(kind: str, feature_width: int, width: int) -> nn.Module:
@@ -29,3 +34,46 @@ def build_projector(kind: str, feature_width: int, width: int) -> nn.Module:
     for _ in range(1, int(match[1])):
         layers += [nn.GELU(), nn.Linear(width, width)]
     return nn.Sequential(*layers)
+
+
+def load_projector(projector: nn.Module, path: Path) -> None:
+    """Load `mm_projector.bin` strictly; keys are read from behind their first `mm_projector.`.
+
+    Raises:
+        ValueError: the file isn't there or unreadable, holds no projector, or another one than the
+            configuration describes.
+    """
+    if not path.is_file():
+        raise ValueError(
+            f"no projector at {path}; run scripts/pretrain.sh first or name a stage-1 mm_projector.bin"
+        )
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+        raise ValueError(f"{path} is no file that torch.save wrote, or a damaged one: {error}") from error
+    found = {
+        name.split("mm_projector.", 1)[1]: value for name, value in weights.items() if "mm_projector." in name
+    }
+    with gathered(projector) as is_writer:
+        shapes = {name: tuple(value.shape) for name, value in found.items()}
+        expected = {name: tuple(value.shape) for name, value in projector.state_dict().items()}
+        if shapes != expected:
+            raise ValueError(
+                f"{path} holds the projector weights {shapes}, but the configuration describes {expected}; "
+                f"check --mm_projector_type, the vision tower and the language model it was trained with"
+            )
+        if is_writer:
+            projector.load_state_dict(found)
+
+
+@contextlib.contextmanager
+def gathered(module: nn.Module) -> Iterator[bool]:
+    """Make a module's parameters whole where ZeRO-3 has split them; says whether this rank may write them."""
+    parameters = list(module.parameters())
+    if not any(hasattr(parameter, "ds_id") for parameter in parameters):  # DeepSpeed's mark of a split one
+        yield True
+        return
+    from deepspeed import zero  # noqa: PLC0415 - an extra: there only if DeepSpeed split the parameters
+
+    with zero.GatheredParameters(parameters, modifier_rank=0):
+        yield not distributed.is_initialized() or distributed.get_rank() == 0

@@ -4,6 +4,7 @@ Shapes: B samples, S DPE layers, E experts.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -83,7 +84,8 @@ def flops_ratios(sample: SampleReport, config: PyramidLlamaConfig) -> dict[str, 
     visual, tokens = sample.visual_tokens_per_layer, sample.tokens_per_layer
     dense_visual = count_flops([visual[0]] * layers, hidden_size=d, intermediate_size=m)
     paper = count_flops(visual, hidden_size=d, intermediate_size=m) / dense_visual if visual[0] else 1.0
-    routed = DecoderShape(**{**shape.__dict__, "num_routers": routers})
+    is_double = routers > 0 and (config.reduction or {}).get("router_source") == "both"
+    routed = replace(shape, num_routers=routers, router_width=2 * d if is_double else d)
     full = count_full_flops(tokens, routed) / count_full_flops([tokens[0]] * layers, shape)
     return {"paper": paper, "full": full}
 

@@ -84,6 +84,27 @@ def test_samples_left_alone_have_no_say():
     assert logits.grad[1].abs().sum() == 0
 
 
+def test_a_single_sample_still_teaches():
+    assert normalised(torch.tensor([0.7]), torch.tensor([1.0])).item() == pytest.approx(0.7)
+
+
+def test_the_running_state_keeps_its_precision_in_a_half_precision_model():
+    objective = PolicyObjective(DpnConfig.from_fields(), features=4).bfloat16()
+    assert objective.mu.dtype == objective.loss_window.dtype == torch.float32
+    assert objective.value.weight.dtype == torch.bfloat16
+    seen = Consequences(torch.ones(2), torch.ones(2), torch.ones(2, dtype=torch.bool))
+    objective.observe(seen)
+    assert torch.isfinite(objective(make_routing([1, 1], torch.zeros(2, 3)), seen))
+
+
+def test_routing_losses_are_computed_in_float32_under_autocast():
+    objective = PolicyObjective(DpnConfig.from_fields(), features=4)
+    seen = Consequences(torch.ones(2), torch.ones(2), torch.ones(2, dtype=torch.bool))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert objective(make_routing([1, 1], torch.zeros(2, 3)), seen).dtype == torch.float32
+        assert routing_loss(PROBABILITIES, ALL, DpnConfig.from_fields()).dtype == torch.float32
+
+
 def test_advantages_are_normalised_over_the_weighted_samples():
     values = normalised(torch.tensor([1.0, 3.0, 100.0]), torch.tensor([1.0, 1.0, 0.0]))
     assert values[:2].tolist() == pytest.approx([-1.0, 1.0], abs=1e-4)
