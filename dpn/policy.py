@@ -7,8 +7,7 @@ global batch; L = -mean_b A_b sum_s log p(choice) + mean_b (v_b - R_b)^2 / 2 - e
 Shapes: B samples, S DPE layers, E experts, F features of the router's hidden layer.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, distributed, nn
@@ -49,19 +48,6 @@ class PolicyObjective(nn.Module):
         self.register_buffer("loss_window", torch.zeros(WINDOW, dtype=torch.float32))
         self.register_buffer("num_observed", torch.zeros((), dtype=torch.int64))
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Follow the model to its device, but keep the state's precision.
-
-        In bfloat16 mu would stand still.
-        """
-        kept = {name: (buffer, buffer.dtype) for name, buffer in self.named_buffers(recurse=False)}
-        super()._apply(fn, recurse)
-        for name, (buffer, dtype) in kept.items():
-            moved = getattr(self, name)
-            if moved.dtype != dtype:
-                setattr(self, name, buffer.to(moved.device, dtype))
-        return self
-
     def forward(self, routing: Routing, seen: Consequences) -> Tensor:
         """Give the scalar L above for the routes in `routing`.
 
@@ -69,7 +55,7 @@ class PolicyObjective(nn.Module):
         """
         assert routing.router_hidden is not None
         value = self.value(routing.router_hidden).squeeze(-1)  # (B,)
-        reward = -(self._clipped(seen.answer_loss) + self.mu * seen.cost)
+        reward = -(self._clipped(seen.answer_loss) + self.mu.float() * seen.cost)
         weight = seen.is_routed.float()
         count = weight.sum().clamp(min=1)
         advantage = normalised(reward - value.detach(), weight)
@@ -90,6 +76,8 @@ class PolicyObjective(nn.Module):
         Every rank makes the same collective calls, whatever its batch holds. The loss window is each rank's
         own.
         """
+        # Engines that train in bfloat16 cast buffers, too; there mu would be too coarse to move.
+        self.mu, self.loss_window = self.mu.float(), self.loss_window.float()
         weight = seen.is_routed.float()
         if self.config.budget > 0:
             total = global_sum(torch.stack([(weight * seen.cost).sum(), weight.sum()]))
@@ -106,7 +94,7 @@ class PolicyObjective(nn.Module):
 
         One long tail must not rule the advantages.
         """
-        limit = torch.quantile(self.loss_window, CLIP_QUANTILE)
+        limit = torch.quantile(self.loss_window.float(), CLIP_QUANTILE)
         return torch.where(self.num_observed >= WINDOW, answer_loss.clamp(max=limit), answer_loss)
 
 

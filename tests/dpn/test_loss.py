@@ -89,12 +89,12 @@ def test_a_single_sample_still_teaches():
 
 
 def test_the_running_state_keeps_its_precision_in_a_half_precision_model():
-    objective = PolicyObjective(DpnConfig.from_fields(), features=4).bfloat16()
-    assert objective.mu.dtype == objective.loss_window.dtype == torch.float32
-    assert objective.value.weight.dtype == torch.bfloat16
+    objective = PolicyObjective(DpnConfig.from_fields(budget=0.999, mu_step=0.01), features=4).bfloat16()
     seen = Consequences(torch.ones(2), torch.ones(2), torch.ones(2, dtype=torch.bool))
-    objective.observe(seen)
     assert torch.isfinite(objective(make_routing([1, 1], torch.zeros(2, 3)), seen))
+    objective.observe(seen)
+    assert objective.mu.item() == pytest.approx(0.5 + 0.01 * 0.001, abs=1e-7)
+    assert objective.value.weight.dtype == torch.bfloat16
 
 
 def test_routing_losses_are_computed_in_float32_under_autocast():
