@@ -148,3 +148,17 @@ def test_wrong_inputs_are_refused_with_what_to_do(tiny_llava):
         model.generate(batch["input_ids"], images=batch["images"], prefill_chunk_size=4)
     with pytest.raises(ValueError, match="56x56"):
         model.generate(batch["input_ids"], images=torch.zeros(5, 3, 28, 28))
+
+
+def test_a_step_whose_answers_were_all_cut_off_changes_nothing(tiny_llava):
+    model = tiny_llava(*DPN)[1].train()
+    output = model(**make_batch(side="right"), num_items_in_batch=torch.tensor(0))
+    output.loss.backward()
+    assert output.loss == 0
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_in_training_mode_without_labels_there_are_logits(tiny_llava):
+    model = tiny_llava()[1].train()
+    batch = make_batch()
+    assert model(**{**batch, "labels": None}).logits.shape[0] == 4

@@ -1,0 +1,1 @@
+"""Pre-training of the small world's base language model and vision tower."""

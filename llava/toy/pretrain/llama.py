@@ -1,0 +1,189 @@
+"""Pre-train the tiny base: a plain Llama that reads boards whose cells are sums of word embeddings.
+
+Shapes: B boards, L tokens, G = 64 cells, D model width, N supervised positions.
+"""
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from llava.toy.pretrain.batches import TextBatch, TextSource, attention_mask, word_groups
+from llava.toy.pretrain.wiring import wire
+from llava.toy.tokenizer import train_tokenizer
+
+_MAX_NOISE = 0.06
+"""Largest standard deviation of the noise on a cell's vector, whose words have norm 1 each."""
+_ACCENT_SHARE = 0.5
+"""Share of the boards whose words are spoken with an accent, as by a projector that is still learning."""
+_CLEAN_STEPS = 200
+"""Steps without any accent; they grow to their share over as many steps again."""
+_PLAIN_SHARE = 0.35
+"""Share of the steps, at the beginning, that hold captions and facts only."""
+_WIDTH = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How long and how fast to train."""
+
+    seed: int = 0
+    """Seed of weights and boards."""
+    steps: int = 1500
+    """Optimizer steps."""
+    batch: int = 16
+    """Boards per step; half as many again where text is short."""
+    rate: float = 2e-3
+    """Largest learning rate."""
+
+
+def train_base(folder: Path, recipe: Recipe, report: Callable[[str], None]) -> dict[str, float]:
+    """Train tokenizer and model, save them in Vicuna's layout, return the accuracy by kind of question."""
+    train_tokenizer(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    torch.manual_seed(recipe.seed)
+    source = TextSource(tokenizer, np.random.default_rng(recipe.seed))
+    model = LlamaForCausalLM(_config(len(tokenizer)))
+    wire(model, word_groups(source))
+    hits: dict[str, list[float]] = defaultdict(list)
+    began = time.monotonic()
+    for step, (sample, logits, loss) in enumerate(_steps(model, source, recipe), start=1):
+        _note_hits(hits, sample, logits)
+        if step % 25 == 0:
+            seconds = time.monotonic() - began
+            report(f"base {step}/{recipe.steps} {seconds:.0f}s loss {loss:.3f} {_means(hits)}")
+            hits.clear()
+        if step % 250 == 0 or step == recipe.steps:
+            save_base(model, folder)
+    return measure(model, source)
+
+
+def _steps(
+    model: LlamaForCausalLM, source: TextSource, recipe: Recipe
+) -> Iterator[tuple[TextBatch, Tensor, float]]:
+    """Train step by step; yield each batch with its logits (N, vocabulary) and its loss."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_cosine(step, recipe.steps))
+    for step in range(1, recipe.steps + 1):
+        # First captions and facts alone, which are short; questions come when reading is learnt.
+        is_plain = step <= _PLAIN_SHARE * recipe.steps or step % 3 == 0
+        sample = source.batch(3 * recipe.batch // 2 if is_plain else recipe.batch, plain=is_plain)
+        accent_share = _ACCENT_SHARE * min(max((step - _CLEAN_STEPS) / _CLEAN_STEPS, 0.0), 1.0)
+        logits, targets = predict(model, sample, noise=_MAX_NOISE, accent_share=accent_share)
+        loss = functional.cross_entropy(logits, targets)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        yield sample, logits.detach(), loss.item()
+
+
+def predict(
+    model: LlamaForCausalLM, sample: TextBatch, *, noise: float = 0.0, accent_share: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Logits (N, vocabulary) and targets (N,) at the supervised positions, row by row."""
+    embeds = model.model.embed_tokens(sample.ids)  # (B, L, D)
+    accents = random_accents(model.model.embed_tokens.weight, len(sample.ids), accent_share)
+    cells = soft_cells(model.model.embed_tokens.weight, sample.cell_words, accents)  # (B, G, D)
+    if noise:
+        cells = cells + noise * torch.rand(len(cells), 1, 1) * torch.randn_like(cells)
+    first, last = sample.first_cell, sample.first_cell + cells.shape[1]
+    embeds = torch.cat([embeds[:, :first], cells, embeds[:, last:]], dim=1)  # (B, L, D)
+    hidden = model.model(
+        inputs_embeds=embeds,
+        attention_mask=attention_mask(sample.blocks),
+        position_ids=sample.positions,
+        use_cache=False,
+    ).last_hidden_state
+    is_supervised = sample.targets >= 0
+    return model.lm_head(hidden[is_supervised]), sample.targets[is_supervised]
+
+
+def soft_cells(words: Tensor, cell_words: Tensor, accents: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """Sum the embeddings of each cell's words: (B, G, 4) ids to (B, G, D).
+
+    With accents (how much of a word is kept (B, 1, 1, 1), and what is added to each word (B, vocabulary, D))
+    the words of a board sound strange, each in the same way wherever it stands.
+    """
+    has_word = (cell_words >= 0).unsqueeze(-1)  # (B, G, 4, 1)
+    ids = cell_words.clamp(min=0)
+    spoken = words[ids]  # (B, G, 4, D)
+    if accents is not None:
+        kept, added = accents
+        boards = torch.arange(len(ids))[:, None, None]
+        spoken = kept * spoken + added[boards, ids]
+    return (spoken * has_word).sum(dim=2)
+
+
+def random_accents(words: Tensor, num_boards: int, share: float) -> tuple[Tensor, Tensor] | None:
+    """Draw accents for `soft_cells` on a share of the boards."""
+    if share == 0:
+        return None
+    strength = torch.rand(num_boards, 1, 1) * (torch.rand(num_boards, 1, 1) < share)
+    added = strength * torch.randn(num_boards, *words.shape) * words.shape[1] ** -0.5
+    return (1 - 0.75 * strength)[..., None], added
+
+
+def measure(model: LlamaForCausalLM, source: TextSource, num_batches: int = 12) -> dict[str, float]:
+    """Accuracy of the first answer token on fresh boards without noise, by kind of question."""
+    hits: dict[str, list[float]] = defaultdict(list)
+    with torch.no_grad():
+        for _ in range(num_batches):
+            sample = source.batch(16)
+            _note_hits(hits, sample, predict(model, sample)[0])
+    return {kind: sum(values) / len(values) for kind, values in sorted(hits.items())}
+
+
+def save_base(model: LlamaForCausalLM, folder: Path) -> None:
+    """Save in half precision, in the layout of lmsys/vicuna-*."""
+    clone = LlamaForCausalLM(model.config)
+    clone.load_state_dict(model.state_dict())
+    clone.half().save_pretrained(folder)
+
+
+def _config(vocabulary: int) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=_WIDTH,
+        intermediate_size=3 * _WIDTH,
+        num_hidden_layers=8,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        rms_norm_eps=1e-5,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        tie_word_embeddings=False,
+    )
+
+
+def _warm_cosine(step: int, steps: int, warm: int = 100) -> float:
+    return min((step + 1) / warm, 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0))) + 0.01)
+
+
+def _note_hits(hits: dict[str, list[float]], sample: TextBatch, logits: Tensor) -> None:
+    """Add 1.0 for each first answer token that is right, 0.0 for each that is wrong."""
+    is_supervised = sample.targets >= 0
+    right = torch.zeros(sample.targets.shape)
+    right[is_supervised] = (logits.argmax(-1) == sample.targets[is_supervised]).float()
+    for row, position, kind in sample.answers:
+        if kind not in ("caption", "facts"):
+            hits[kind].append(right[row, position].item())
+        else:
+            span = slice(position, position + 64)
+            hits[kind].append((right[row, span].sum() / is_supervised[row, span].sum()).item())
+
+
+def _means(hits: dict[str, list[float]]) -> str:
+    return " ".join(f"{kind} {sum(values) / len(values):.2f}" for kind, values in sorted(hits.items()))

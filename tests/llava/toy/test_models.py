@@ -1,0 +1,122 @@
+"""The tiny models: they load as CLIP and Vicuna do, and the base has been taught on words alone."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPVisionModel, LlamaForCausalLM
+from transformers.utils import logging
+
+from llava.toy.generate import BASE
+from llava.toy.pretrain.batches import TextSource, attention_mask
+from llava.toy.pretrain.llama import Recipe, measure, predict, soft_cells, train_base
+from llava.toy.questions import SUFFIX, all_words
+from llava.toy.render import render
+from llava.toy.tokenizer import SYSTEM, train_tokenizer
+from llava.toy.world import random_scene
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(BASE / "vicuna-tiny")
+
+
+def test_each_word_of_the_world_and_of_the_template_is_one_piece(tokenizer):
+    words = [
+        *all_words(),
+        *SYSTEM.replace(".", "").replace(",", "").replace("'s", "").split(),
+        "USER",
+        "ASSISTANT",
+    ]
+    assert [word for word in words if len(tokenizer(word, add_special_tokens=False)["input_ids"]) != 1] == []
+
+
+def test_special_pieces_are_llamas(tokenizer):
+    assert (tokenizer.unk_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id) == (0, 1, 2)
+    assert tokenizer("")["input_ids"] == [1]
+    assert tokenizer.convert_ids_to_tokens(tokenizer("</s>USER")["input_ids"]) == ["<s>", "</s>", "USER"]
+
+
+def test_unknown_characters_fall_back_to_bytes(tokenizer):
+    assert tokenizer.decode(tokenizer("é\n", add_special_tokens=False)["input_ids"]) == "é\n"
+
+
+def test_prompts_come_back_from_their_pieces(tokenizer):
+    text = f"{SYSTEM} USER: \nWhich digit is at row two, column R?{SUFFIX} ASSISTANT: 3"
+    assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
+
+
+def test_the_tokenizer_is_made_the_same_way_each_time(tmp_path):
+    train_tokenizer(tmp_path)
+    again = (tmp_path / "tokenizer.model").read_bytes()
+    assert again == (BASE / "vicuna-tiny" / "tokenizer.model").read_bytes()
+
+
+def test_the_tower_loads_completely_and_sees_64_patches():
+    tower, info = CLIPVisionModel.from_pretrained(BASE / "clip-tiny", output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    processor = CLIPImageProcessorPil.from_pretrained(BASE / "clip-tiny")
+    rng = np.random.default_rng(0)
+    pixels = processor(render(random_scene(rng), rng), return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        states = tower(pixels.to(tower.dtype), output_hidden_states=True).hidden_states
+    assert states[-2].shape == (1, 65, 96)
+    assert torch.isfinite(states[-2]).all()
+
+
+def test_the_base_reads_boards_made_of_words(tokenizer):
+    base = LlamaForCausalLM.from_pretrained(BASE / "vicuna-tiny", dtype=torch.float32)
+    accuracy = measure(base, TextSource(tokenizer, np.random.default_rng(99)), num_batches=1)
+    assert accuracy["digit"] > 0.9
+    assert accuracy["exist"] > 0.85
+
+
+def test_a_cell_is_the_sum_of_its_words():
+    words = torch.eye(5)
+    cells = soft_cells(words, torch.tensor([[[0, 2, 3, -1]]]))
+    assert cells.tolist() == [[[1, 0, 1, 1, 0]]]
+
+
+def test_a_block_of_text_sees_the_start_and_itself():
+    mask = attention_mask(torch.tensor([[0, 1, 1, 2, -1]]))[0, 0] == 0
+    assert mask.int().tolist() == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0],
+        [1, 0, 0, 1, 0],
+        [1, 0, 0, 0, 1],
+    ]
+
+
+def test_the_answer_is_predicted_where_a_chat_would_predict_it(tokenizer):
+    source = TextSource(tokenizer, np.random.default_rng(1))
+    batch = source.batch(2)
+    for row, position, _ in batch.answers:
+        assert tokenizer.decode([int(batch.ids[row, position])]) == ":"
+        assert batch.targets[row, position] == batch.ids[row, position + 1]
+    assert (batch.positions[:, batch.first_cell] == len(source.start)).all()
+
+
+def test_pretraining_runs_and_is_deterministic(tmp_path):
+    logging.disable_progress_bar()
+    quality = [
+        train_base(tmp_path / name, Recipe(seed=3, steps=2, batch=2), lambda _: None) for name in ("a", "b")
+    ]
+    assert quality[0] == quality[1]
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("a", "b")]
+    assert weights[0] == weights[1]
+
+
+def test_packed_blocks_are_predicted_as_if_each_stood_alone(tokenizer):
+    base = LlamaForCausalLM.from_pretrained(BASE / "vicuna-tiny", dtype=torch.float32)
+    sample = TextSource(tokenizer, np.random.default_rng(2)).batch(1)
+    with torch.no_grad():
+        packed, targets = predict(base, sample)
+        keep = (sample.blocks[0] == 0) | (sample.blocks[0] == 3)
+        embeds = base.model.embed_tokens(sample.ids)
+        first = sample.first_cell
+        embeds[:, first : first + 64] = soft_cells(base.model.embed_tokens.weight, sample.cell_words)
+        alone = base(inputs_embeds=embeds[:, keep]).logits[0, sample.targets[0, keep] >= 0]
+    is_third = sample.blocks[0, sample.targets[0] >= 0] == 3
+    torch.testing.assert_close(packed[is_third], alone, rtol=1e-3, atol=1e-3)
+    assert len(targets) == len(packed)
