@@ -148,7 +148,7 @@ class PyramidLlamaModel(LlamaModel):
         batch, length, width = embeds.shape
         hidden = embeds.reshape(batch * length, width)[to_device(layout.origin, embeds.device)]  # (N, D)
         first, routing = layout, self.reducer.new_routing(layout)
-        forced = None if routes is None else routes.cpu().numpy()
+        forced = None if routes is None else self._forced(routes, batch)
         if cache is not None:
             adopt(cache, self.config.num_hidden_layers)
         for stage, (low, high) in enumerate(self.stages):
@@ -172,6 +172,18 @@ class PyramidLlamaModel(LlamaModel):
             layout=layout,
             routing=routing,
         )
+
+    def _forced(self, routes: Tensor, batch: int) -> np.ndarray:
+        """Check forced routes (B, S) and bring them to the host."""
+        assert self.reducer is not None
+        shape, experts = (batch, len(self.reducer.layers)), len(self.reducer.experts)
+        if tuple(routes.shape) != shape or routes.max() >= experts:
+            raise ValueError(
+                f"routes must have the shape {shape}, samples x DPE layers, and name experts 0 to "
+                f"{experts - 1} (or -1 for the router's choice); got {tuple(routes.shape)}, highest "
+                f"{int(routes.max())}"
+            )
+        return routes.cpu().numpy()
 
     def _stage(
         self,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -169,9 +170,17 @@ def _load(
     path: str, config: LlavaConfig, *, dtype: torch.dtype, allow_missing: Sequence[str], **options: Any
 ) -> LlavaLlamaForCausalLM:
     """Load weights and refuse every key that is missing or left over without a reason."""
-    loaded: Any = LlavaLlamaForCausalLM.from_pretrained(
-        path, config=config, dtype=dtype, output_loading_info=True, **options
-    )
+    try:
+        loaded: Any = LlavaLlamaForCausalLM.from_pretrained(
+            path,
+            config=config,
+            dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are listed below
+            **options,
+        )
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"the weights in {path} can't be read: {error}") from error
     model, info = loaded
     missing = [key for key in info["missing_keys"] if not key.startswith(tuple(allow_missing) or "\0")]
     unexpected = [key for key in info["unexpected_keys"] if not any(part in key for part in IGNORED_KEYS)]

@@ -130,6 +130,10 @@ def _plan(
     """Walk the rows with one running image counter."""
     per_crop = visual.tokens.shape[1]
     first_crop = np.concatenate([[0], np.cumsum(visual.crops)])
+    if not kept.any(1).all():
+        raise ValueError(
+            f"row {int(np.argmin(kept.any(1)))} of the batch is empty: its attention mask is all zero"
+        )
     num_text = int((kept & (ids != IMAGE_TOKEN_INDEX)).sum())
     rows, image, text = [], 0, 0
     for index in range(len(ids)):

@@ -152,6 +152,13 @@ def test_a_prompt_without_the_routing_token_is_refused_and_a_cut_training_sample
     assert model.train()(**batch).layout.lengths == (21,)
 
 
+def test_routes_of_the_wrong_shape_or_for_no_expert_are_refused(samples):
+    model, batch = make_model(make_config()), make_batch(samples)
+    for routes in (force([[0, 0, 0]]), force([[0, 0]] * 4), force([[0, 0, 3]] * 4)):
+        with pytest.raises(ValueError, match="routes must have the shape"):
+            model(**batch, routes=routes)
+
+
 def test_unserved_outputs_and_caches_are_refused_by_name(samples):
     model, batch = make_model(make_config()), make_batch(samples)
     with pytest.raises(ValueError, match="output_hidden_states"):

@@ -3,12 +3,13 @@
 import argparse
 import functools
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from llava.toy.pretrain.clip import train_tower
-from llava.toy.pretrain.llama import Recipe, train_base
+from llava.toy.pretrain.llama import CURRICULUM, train_base
 
 
 def main() -> None:
@@ -17,20 +18,19 @@ def main() -> None:
         prog="python -m llava.toy.pretrain", description="Pre-train the small world."
     )
     parser.add_argument("--output", type=Path, required=True, help="folder for clip-tiny/ and vicuna-tiny/")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="added to the seed of every phase")
     parser.add_argument("--only", choices=("clip-tiny", "vicuna-tiny"), help="train one of the two")
     parser.add_argument("--tower-steps", type=int, default=1500)
-    parser.add_argument("--base-steps", type=int, default=Recipe().steps)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; the last digits depend on it")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     report = functools.partial(print, flush=True)
-    recipe = Recipe(seed=arguments.seed, steps=arguments.base_steps)
+    curriculum = [replace(phase, seed=phase.seed + arguments.seed) for phase in CURRICULUM]
     jobs = {
         "clip-tiny": lambda folder: train_tower(
             folder, seed=arguments.seed, steps=arguments.tower_steps, report=report
         ),
-        "vicuna-tiny": lambda folder: train_base(folder, recipe, report),
+        "vicuna-tiny": lambda folder: train_base(folder, report, curriculum=curriculum),
     }
     for name, train in jobs.items():
         if arguments.only in (None, name):

@@ -38,17 +38,37 @@ from llava.toy.world import (
 )
 
 NUM_CELLS = SIDE * SIDE
-_SHARES = {
-    "exist": 2.0, "compare": 1.5, "count": 1.5, "color": 0.8, "digit": 1.5, "jump1": 2.0, "jump2": 2.5,
-}  # fmt: skip
-"""How often each kind of question appears, relative to each other."""
 _BLOCKS = 7
 _NUM_FACTS = (8, 18)
-_FORMS = {"telegram": 0.25, "bare": 0.3, "instruction": 0.3, "ocr": 0.15}
-"""How often a question comes short, whole, with the instruction for short answers, with an OCR line too."""
 _ENDS = {"instruction": SUFFIX, "ocr": OCR_LINE + SUFFIX}
 _CAPTION_CELLS = (6, 16)
 """Cells read out in a caption, and facts stated: beside questions, and without any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diet:
+    """Which questions a batch holds."""
+
+    kinds: dict[str, float]
+    """How often each kind of question appears, relative to each other."""
+    forms: dict[str, float]
+    """How often a question comes as a telegram, bare, with the instruction, and with an OCR line too."""
+
+
+_WHOLE = {"telegram": 0.0, "bare": 0.6, "instruction": 0.3, "ocr": 0.1}
+_SHORT = {"telegram": 0.25, "bare": 0.3, "instruction": 0.3, "ocr": 0.15}
+READING = Diet(
+    kinds={"exist": 1.5, "compare": 1, "count": 1, "color": 1, "digit": 2, "jump1": 2.75, "jump2": 2.75},
+    forms=_WHOLE,
+)
+COARSE = Diet(
+    kinds={"exist": 3, "compare": 2, "count": 2, "color": 0.7, "digit": 1, "jump1": 1.2, "jump2": 1.5},
+    forms=_WHOLE,
+)
+COARSE_AND_SHORT = Diet(
+    kinds={"exist": 5, "compare": 3, "count": 3, "color": 0.6, "digit": 0.6, "jump1": 1, "jump2": 1},
+    forms=_SHORT,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +94,14 @@ class TextBatch:
 class TextSource:
     """Draws batches of text about random boards."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, rng: Generator) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, rng: Generator, diet: Diet) -> None:
         self.rng = rng
         self.encode = lru_cache(maxsize=100_000)(lambda text: tuple(_ids(tokenizer, text)))
         self.word = {word: _ids(tokenizer, word)[0] for word in all_words()}
         self.bos, self.eos = _ids(tokenizer, "<s>")[0], _ids(tokenizer, "</s>")[0]
         self.start = [self.bos, *_ids(tokenizer, f"{SYSTEM} USER: ")]
-        self.shares = np.array(list(_SHARES.values())) / sum(_SHARES.values())
+        self.forms = diet.forms
+        self.shares = {kind: share / sum(diet.kinds.values()) for kind, share in diet.kinds.items()}
 
     def batch(self, num_boards: int, *, plain: bool = False) -> TextBatch:
         """Draw a batch: questions in the chat template, or captions alone as in LLaVA's stage 1."""
@@ -130,14 +151,14 @@ class TextSource:
             Question("Describe the image.", describe(scene, self.rng, _CAPTION_CELLS[0]), "caption", ""),
             Question("State some facts.", state_facts(scene, self.rng, _NUM_FACTS[0]), "facts", ""),
         ]
-        kinds = self.rng.choice(list(_SHARES), size=_BLOCKS, p=self.shares)
+        kinds = self.rng.choice(list(self.shares), size=_BLOCKS, p=list(self.shares.values()))
         questions = [ask(kind, scene, self.rng) for kind in kinds]
         questions.append(ask_text_only(self.rng))
         return [self._exchange(question) for question in [*told, *questions]]
 
     def _exchange(self, question: Question) -> tuple[str, list[int], int]:
         """Encode what follows the image in a chat: (kind, ids with answer and end, number of answer ids)."""
-        form = str(self.rng.choice(list(_FORMS), p=list(_FORMS.values())))
+        form = str(self.rng.choice(list(self.forms), p=list(self.forms.values())))
         text = question.text
         if question.kind not in ("caption", "facts"):
             text = telegram(text) if form == "telegram" else text + _ENDS.get(form, "")

@@ -6,7 +6,7 @@ Shapes: B boards, L tokens, G = 64 cells, D model width, N supervised positions.
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,68 +16,91 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from llava.toy.pretrain.batches import TextBatch, TextSource, attention_mask, word_groups
+from llava.toy.pretrain.batches import (
+    COARSE,
+    COARSE_AND_SHORT,
+    READING,
+    Diet,
+    TextBatch,
+    TextSource,
+    attention_mask,
+    word_groups,
+)
 from llava.toy.pretrain.wiring import wire
 from llava.toy.tokenizer import train_tokenizer
 
 _MAX_NOISE = 0.06
 """Largest standard deviation of the noise on a cell's vector, whose words have norm 1 each."""
-_ACCENT_SHARE = 0.5
-"""Share of the boards whose words are spoken with an accent, as by a projector that is still learning."""
-_CLEAN_STEPS = 200
-"""Steps without any accent; they grow to their share over as many steps again."""
-_PLAIN_SHARE = 0.35
-"""Share of the steps, at the beginning, that hold captions and facts only."""
 _WIDTH = 64
+_REPORT_EVERY, _SAVE_EVERY = 25, 250
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How long and how fast to train."""
+class Phase:
+    """One part of the curriculum, with an optimizer and a learning-rate schedule of its own."""
 
-    seed: int = 0
-    """Seed of weights and boards."""
-    steps: int = 1500
+    seed: int
+    """Seed of weights, boards and noise."""
+    steps: int
     """Optimizer steps."""
-    batch: int = 16
-    """Boards per step; half as many again where text is short."""
-    rate: float = 2e-3
-    """Largest learning rate."""
+    diet: Diet
+    """Which questions come, and in which form."""
+    plain_share: float = 0.0
+    """Share of the steps, at the beginning, that hold captions and facts only, which are short."""
+    accent_share: float = 0.5
+    """Share of the boards with an accent, like that of a projector that is still learning."""
 
 
-def train_base(folder: Path, recipe: Recipe, report: Callable[[str], None]) -> dict[str, float]:
+CURRICULUM = (
+    Phase(seed=0, steps=1300, diet=READING, plain_share=0.35),
+    Phase(seed=5, steps=700, diet=COARSE),
+    Phase(seed=5, steps=500, diet=COARSE_AND_SHORT, accent_share=0.2),
+)
+"""Reading and jumping first, then what a whole image holds; short forms teach how an answer is passed on."""
+
+
+def train_base(
+    folder: Path,
+    report: Callable[[str], None],
+    *,
+    curriculum: Sequence[Phase] = CURRICULUM,
+    batch: int = 16,
+    rate: float = 2e-3,
+) -> dict[str, float]:
     """Train tokenizer and model, save them in Vicuna's layout, return the accuracy by kind of question."""
     train_tokenizer(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    torch.manual_seed(recipe.seed)
-    source = TextSource(tokenizer, np.random.default_rng(recipe.seed))
+    torch.manual_seed(curriculum[0].seed)
     model = LlamaForCausalLM(_config(len(tokenizer)))
+    source = TextSource(tokenizer, np.random.default_rng(curriculum[0].seed), curriculum[0].diet)
     wire(model, word_groups(source))
-    hits: dict[str, list[float]] = defaultdict(list)
     began = time.monotonic()
-    for step, (sample, logits, loss) in enumerate(_steps(model, source, recipe), start=1):
-        _note_hits(hits, sample, logits)
-        if step % 25 == 0:
-            seconds = time.monotonic() - began
-            report(f"base {step}/{recipe.steps} {seconds:.0f}s loss {loss:.3f} {_means(hits)}")
-            hits.clear()
-        if step % 250 == 0 or step == recipe.steps:
-            save_base(model, folder)
+    for number, phase in enumerate(curriculum, start=1):
+        if number > 1:
+            torch.manual_seed(phase.seed)
+            source = TextSource(tokenizer, np.random.default_rng(phase.seed), phase.diet)
+        hits: dict[str, list[float]] = defaultdict(list)
+        for step, (sample, logits, loss) in enumerate(_steps(model, source, phase, batch, rate), start=1):
+            _note_hits(hits, sample, logits)
+            if step % _REPORT_EVERY == 0:
+                place = f"base, phase {number}: {step}/{phase.steps} {time.monotonic() - began:.0f}s"
+                report(f"{place} loss {loss:.3f} {_means(hits)}")
+                hits.clear()
+            if step % _SAVE_EVERY == 0 or step == phase.steps:
+                save_base(model, folder)
     return measure(model, source)
 
 
 def _steps(
-    model: LlamaForCausalLM, source: TextSource, recipe: Recipe
+    model: LlamaForCausalLM, source: TextSource, phase: Phase, batch: int, rate: float
 ) -> Iterator[tuple[TextBatch, Tensor, float]]:
     """Train step by step; yield each batch with its logits (N, vocabulary) and its loss."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_cosine(step, recipe.steps))
-    for step in range(1, recipe.steps + 1):
-        # First captions and facts alone, which are short; questions come when reading is learnt.
-        is_plain = step <= _PLAIN_SHARE * recipe.steps or step % 3 == 0
-        sample = source.batch(3 * recipe.batch // 2 if is_plain else recipe.batch, plain=is_plain)
-        accent_share = _ACCENT_SHARE * min(max((step - _CLEAN_STEPS) / _CLEAN_STEPS, 0.0), 1.0)
-        logits, targets = predict(model, sample, noise=_MAX_NOISE, accent_share=accent_share)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_cosine(step, phase.steps))
+    for step in range(1, phase.steps + 1):
+        is_plain = step <= phase.plain_share * phase.steps or step % 3 == 0
+        sample = source.batch(3 * batch // 2 if is_plain else batch, plain=is_plain)
+        logits, targets = predict(model, sample, noise=_MAX_NOISE, accent_share=phase.accent_share)
         loss = functional.cross_entropy(logits, targets)
         optimizer.zero_grad()
         loss.backward()

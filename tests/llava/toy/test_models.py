@@ -1,5 +1,7 @@
 """The tiny models: they load as CLIP and Vicuna do, and the base has been taught on words alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,8 @@ from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPVisionModel, 
 from transformers.utils import logging
 
 from llava.toy.generate import BASE
-from llava.toy.pretrain.batches import TextSource, attention_mask
-from llava.toy.pretrain.llama import Recipe, measure, predict, soft_cells, train_base
+from llava.toy.pretrain.batches import READING, TextSource, attention_mask
+from llava.toy.pretrain.llama import CURRICULUM, measure, predict, soft_cells, train_base
 from llava.toy.questions import SUFFIX, all_words
 from llava.toy.render import render
 from llava.toy.tokenizer import SYSTEM, train_tokenizer
@@ -46,9 +48,10 @@ def test_prompts_come_back_from_their_pieces(tokenizer):
 
 
 def test_the_tokenizer_is_made_the_same_way_each_time(tmp_path):
-    train_tokenizer(tmp_path)
-    again = (tmp_path / "tokenizer.model").read_bytes()
-    assert again == (BASE / "vicuna-tiny" / "tokenizer.model").read_bytes()
+    train_tokenizer(tmp_path / "a")
+    train_tokenizer(tmp_path / "b")
+    first, second = ((tmp_path / name / "tokenizer.model").read_bytes() for name in ("a", "b"))
+    assert first == second
 
 
 def test_the_tower_loads_completely_and_sees_64_patches():
@@ -66,7 +69,7 @@ def test_the_tower_loads_completely_and_sees_64_patches():
 
 def test_the_base_reads_boards_made_of_words(tokenizer):
     base = LlamaForCausalLM.from_pretrained(BASE / "vicuna-tiny", dtype=torch.float32)
-    accuracy = measure(base, TextSource(tokenizer, np.random.default_rng(99)), num_batches=1)
+    accuracy = measure(base, TextSource(tokenizer, np.random.default_rng(99), READING), num_batches=1)
     assert accuracy["digit"] > 0.9
     assert accuracy["exist"] > 0.85
 
@@ -89,7 +92,7 @@ def test_a_block_of_text_sees_the_start_and_itself():
 
 
 def test_the_answer_is_predicted_where_a_chat_would_predict_it(tokenizer):
-    source = TextSource(tokenizer, np.random.default_rng(1))
+    source = TextSource(tokenizer, np.random.default_rng(1), READING)
     batch = source.batch(2)
     for row, position, _ in batch.answers:
         assert tokenizer.decode([int(batch.ids[row, position])]) == ":"
@@ -99,17 +102,17 @@ def test_the_answer_is_predicted_where_a_chat_would_predict_it(tokenizer):
 
 def test_pretraining_runs_and_is_deterministic(tmp_path):
     logging.disable_progress_bar()
-    quality = [
-        train_base(tmp_path / name, Recipe(seed=3, steps=2, batch=2), lambda _: None) for name in ("a", "b")
-    ]
+    short = [replace(phase, steps=1) for phase in CURRICULUM]
+    folders = [tmp_path / name for name in ("a", "b")]
+    quality = [train_base(folder, lambda _: None, curriculum=short, batch=2) for folder in folders]
     assert quality[0] == quality[1]
-    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("a", "b")]
+    weights = [(folder / "model.safetensors").read_bytes() for folder in folders]
     assert weights[0] == weights[1]
 
 
 def test_packed_blocks_are_predicted_as_if_each_stood_alone(tokenizer):
     base = LlamaForCausalLM.from_pretrained(BASE / "vicuna-tiny", dtype=torch.float32)
-    sample = TextSource(tokenizer, np.random.default_rng(2)).batch(1)
+    sample = TextSource(tokenizer, np.random.default_rng(2), READING).batch(1)
     with torch.no_grad():
         packed, targets = predict(base, sample)
         keep = (sample.blocks[0] == 0) | (sample.blocks[0] == 3)
