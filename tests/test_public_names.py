@@ -17,6 +17,7 @@ NAMES = {
     ],
     "llava.conversation": ["Conversation", "SeparatorStyle", "conv_templates", "default_conversation"],
     "llava.mm_utils": ["get_model_name_from_path", "process_images", "tokenizer_image_token"],
+    "llava.model": ["LlavaConfig", "LlavaLlamaForCausalLM"],
     "llava.model.builder": ["load_pretrained_model", "load_tokenizer"],
     "llava.model.llava_llama": ["LlavaLlamaForCausalLM"],
     "llava.train.train": ["train"],
