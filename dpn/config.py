@@ -205,8 +205,10 @@ def from_dict(saved: dict[str, Any]) -> DpnConfig:
     """Read the `reduction` field of a config.json back.
 
     Raises:
-        ValueError: no known method, or a field this version doesn't have.
+        ValueError: no object, no known method, or a field this version doesn't have.
     """
+    if not isinstance(saved, dict):
+        raise ValueError(f"config.json's `reduction` must be an object with a method, found {saved!r:.60}")
     values = {name: _as_tuple(value) for name, value in saved.items()}
     method = values.pop("method", None)
     if method not in METHODS:

@@ -8,12 +8,20 @@ source scripts/lib.sh
 export STAGE=finetune_dpn
 load_preset
 
+# refuse VARIABLE PRESET: demand that a variable which only PRESET reads is not set.
+refuse() { [[ -z ${!1:-} ]] || die "$1=${!1} has no effect with DPN_PRESET=$preset: set DPN_PRESET=$2, or leave $1 out"; }
+
 export OUTPUT=${OUTPUT:-checkpoints/dpn-llava-v1.5-7b}
-reduction=(dpn "preset=${DPN_PRESET:-paper}" "layers=${DPN_LAYERS:-8,16,24}")
-if [[ ${DPN_PRESET:-paper} == paper ]]; then
+preset=${DPN_PRESET:-paper}
+reduction=(dpn "preset=$preset" "layers=${DPN_LAYERS:-8,16,24}")
+if [[ $preset == paper ]]; then
+    refuse BUDGET policy
     reduction+=("target=${TARGET:-1.5}" "loss_weight=${LOSS_WEIGHT:-0.01}")
+else
+    refuse TARGET paper
+    refuse LOSS_WEIGHT paper
+    [[ -z ${BUDGET:-} ]] || reduction+=("budget=$BUDGET")
 fi
-[[ -z ${BUDGET:-} ]] || reduction+=("budget=$BUDGET")
 read -ra more <<<"${REDUCTION:-}" # further FIELD=VALUE words
 
 exec scripts/finetune.sh --reduction "${reduction[@]}" "${more[@]}" "$@"

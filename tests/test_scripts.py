@@ -178,6 +178,28 @@ def test_the_toy_preset_runs_the_same_script_on_a_cpu(inputs, tmp_path):
     assert not training.bf16
 
 
+@pytest.mark.parametrize(
+    ("preset", "variable", "other"),
+    [("paper", "BUDGET", "policy"), ("policy", "LOSS_WEIGHT", "paper"), ("policy", "TARGET", "paper")],
+)
+def test_a_variable_of_the_other_dpn_preset_is_refused(preset, variable, other, inputs):
+    result = run("scripts/finetune_dpn.sh", DPN_PRESET=preset, **(inputs | {variable: "0.4"}))
+    assert result.returncode == 1
+    message = f"{variable}=0.4 has no effect with DPN_PRESET={preset}: set DPN_PRESET={other}"
+    assert message in result.stderr
+    assert result.stdout == ""
+
+
+def test_the_budget_of_the_policy_is_passed_on(inputs):
+    words = run("scripts/finetune_dpn.sh", DPN_PRESET="policy", BUDGET="0.4", **inputs).stdout.splitlines()
+    assert words[words.index("--reduction") + 1 :][:4] == [
+        "dpn",
+        "preset=policy",
+        "layers=8,16,24",
+        "budget=0.4",
+    ]
+
+
 def test_an_unknown_preset_is_refused(inputs):
     result = run("scripts/pretrain.sh", PRESET="tiny", **inputs)
     assert "no preset 'tiny'" in result.stderr

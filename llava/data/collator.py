@@ -1,4 +1,9 @@
-"""Samples to one right-padded batch. Shapes: B samples, L tokens of the longest, H x W pixels."""
+"""Samples to one right-padded batch. Shapes: B samples, L ids of the longest, H x W pixels.
+
+An image is one id here and becomes N visual tokens in the model, which cuts what it has merged:
+
+    ids [1, image, 5, 6, 7], N = 4, model_max_length 6: 1 v v v v 5 | 6 7, so [1, image, 5] are kept
+"""
 
 import logging
 from collections.abc import Sequence
@@ -8,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from llava.constants import IGNORE_INDEX
+from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.data.dataset import Sample
 
 logger = logging.getLogger(__name__)
@@ -17,22 +22,24 @@ logger = logging.getLogger(__name__)
 class LlavaCollator:
     """Cut samples to the model's length, then pad them; the mask comes from lengths, not from the pad id."""
 
-    def __init__(self, pad_token_id: int, model_max_length: int) -> None:
+    def __init__(self, pad_token_id: int, model_max_length: int, *, tokens_per_image: int = 1) -> None:
+        """Take N, the visual tokens of an image; 1 cuts by ids, as upstream's data does."""
         if model_max_length < 1:
             raise ValueError(f"model_max_length must be at least 1, got {model_max_length}")
         self.pad_token_id = pad_token_id
         self.model_max_length = model_max_length
+        self.tokens_per_image = tokens_per_image
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """Return input_ids, labels (B, L), attention_mask (B, L) bool, images (B, 3, H, W) or a list of them.
 
-        A sample whose answers all lie behind the cut stays in the batch and is logged by its id: a long run
-        should not end on data that is good but long.
+        Labels that the model would cut off are cut here already, since Trainer counts them. A sample whose
+        answers all lie behind the cut stays in the batch and is logged by its id: a long run should not end
+        on data that is good but long.
         """
-        for sample in samples:
-            self._report_cut(sample)
-        ids = [sample["input_ids"][: self.model_max_length] for sample in samples]
-        labels = [sample["labels"][: self.model_max_length] for sample in samples]
+        kept = [self._kept(sample) for sample in samples]
+        ids = [sample["input_ids"][:length] for sample, length in zip(samples, kept, strict=True)]
+        labels = [sample["labels"][:length] for sample, length in zip(samples, kept, strict=True)]
         lengths = torch.tensor([len(row) for row in ids])  # (B,)
         input_ids = pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id)  # (B, L)
         return {
@@ -42,18 +49,24 @@ class LlavaCollator:
             "images": _stacked([sample["image"] for sample in samples]),
         }
 
-    def _report_cut(self, sample: Sample) -> None:
-        """Log a sample that has nothing left to learn after the cut."""
+    def _kept(self, sample: Sample) -> int:
+        """Count the ids that begin in front of the cut; log a sample that has nothing to learn among them."""
+        is_image = sample["input_ids"] == IMAGE_TOKEN_INDEX  # (L,)
+        widths = torch.where(is_image, self.tokens_per_image, 1)  # (L,)
+        starts = widths.cumsum(0) - widths  # (L,) each id's place after merging
+        kept = int((starts < self.model_max_length).sum())
         learned = sample["labels"] != IGNORE_INDEX  # (L,)
-        if not learned[: self.model_max_length].any():
+        if not learned[:kept].any():
             logger.warning(
-                "sample %s: all %d tokens to learn lie behind model_max_length %d (it has %d tokens), "
+                "sample %s: all %d tokens to learn lie behind model_max_length %d (it has %d tokens%s), "
                 "so it teaches nothing: shorten it or raise model_max_length",
                 sample["id"],
                 int(learned.sum()),
                 self.model_max_length,
-                len(learned),
+                int(widths.sum()),
+                f", {self.tokens_per_image} of them for each image" if is_image.any() else "",
             )
+        return kept
 
 
 def _stacked(images: list[Tensor]) -> Tensor | list[Tensor]:

@@ -132,7 +132,7 @@ def check_turns(conversations: Any) -> None:
 
 
 def _checked_image(sample: dict[str, Any], conversations: list[dict[str, Any]]) -> str | None:
-    """Return the image path; an image needs exactly one human message with `<image>`."""
+    """Return the image path; an image needs exactly one `<image>`, in a human message."""
     image = sample.get("image")
     if "image" in sample and not (isinstance(image, str) and image):
         raise ValueError(
@@ -143,11 +143,13 @@ def _checked_image(sample: dict[str, Any], conversations: list[dict[str, Any]]) 
     if image is None:
         _refuse_forgotten_image(messages)
         return None
-    speakers = [message["from"] for message in messages if DEFAULT_IMAGE_TOKEN in message["value"]]
+    speakers = [
+        message["from"] for message in messages for _ in range(message["value"].count(DEFAULT_IMAGE_TOKEN))
+    ]
     if speakers != ["human"]:
         raise ValueError(
-            f"found `<image>` in {len(speakers)} messages ({', '.join(speakers) or 'none'}), expected one "
-            "human message because the sample has an `image`"
+            f"found `<image>` {len(speakers)} times (from: {', '.join(speakers) or 'nobody'}), expected it "
+            "once, in a human message, because the sample has one `image`"
         )
     return image
 

@@ -18,13 +18,17 @@ from llava.eval.session import load_session
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Check everything, load the model once, then answer and score one benchmark after the other."""
+    """Evaluate; what is wrong with flags, files or checkpoints ends in one line, not in a traceback."""
     try:
-        arguments = parse(words)
-        ranks = Ranks.from_environment()
-        plans = plan_run(arguments, ranks)
+        run(parse(words))
     except ValueError as error:
-        sys.exit(f"llava.eval: {error}")
+        sys.exit("; ".join([f"llava.eval: {error}", *getattr(error, "__notes__", [])]))
+
+
+def run(arguments: EvalArguments) -> None:
+    """Check everything, load the model once, then answer and score one benchmark after the other."""
+    ranks = Ranks.from_environment()
+    plans = plan_run(arguments, ranks)
     ranks.join()
     session = load_session(arguments, ranks)
     for plan in plans:

@@ -130,4 +130,7 @@ def load_batches(
         num_workers=num_workers,
         collate_fn=lambda chosen: collate(chosen, pad_token_id),
     )
-    yield from loader
+    try:
+        yield from loader
+    except ValueError as error:  # from a worker it has the worker's traceback in front of its message
+        raise ValueError(str(error).rpartition("\nValueError: ")[2].strip()) from error

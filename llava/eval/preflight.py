@@ -15,6 +15,7 @@ from llava.eval.runner import Plan
 from llava.eval.score import find_benchmark
 from llava.model.reduction import reduction_at_inference
 
+_PROJECTOR = "mm_projector.bin"
 _WEIGHTS = ("*.safetensors", "*.bin")
 _SAMPLED_BYTES = 1 << 16
 _SAMPLES_PER_FILE = 16
@@ -30,16 +31,20 @@ def plan_run(arguments: EvalArguments, ranks: Ranks) -> list[Plan]:
     if arguments.conv_mode != "auto" and arguments.conv_mode not in conv_templates:
         raise ValueError(f"no template {arguments.conv_mode!r}; there are {', '.join(conv_templates)}")
     checkpoints = {
-        name: checkpoint_hash(path)
-        for name, path in (("checkpoint", arguments.model_path), ("base", arguments.model_base))
+        name: checkpoint_hash(path, flag)
+        for name, flag, path in (
+            ("checkpoint", "--model_path", arguments.model_path),
+            ("base", "--model_base", arguments.model_base),
+        )
         if path is not None
     }
+    _require_weights(arguments)
     _require_reduction(arguments)
     benchmarks = [find_benchmark(name) for name in arguments.benchmarks]
     return [_plan(benchmark, arguments, ranks, checkpoints) for benchmark in benchmarks]
 
 
-def checkpoint_hash(model_path: str) -> str:
+def checkpoint_hash(model_path: str, flag: str = "--model_path") -> str:
     """Identify a checkpoint by its settings and a sample of its weights; a hub id by its name.
 
     Raises:
@@ -48,12 +53,13 @@ def checkpoint_hash(model_path: str) -> str:
     folder = Path(model_path)
     if not folder.is_dir():
         if folder.is_absolute() or model_path.startswith(".") or model_path.count("/") != 1:
-            raise ValueError(f"--model_path {model_path}: no such directory, and not a hub id (owner/name)")
+            raise ValueError(f"{flag} {model_path}: no such directory, and not a hub id (owner/name)")
         return model_path
     files = sorted(path for pattern in _WEIGHTS for path in folder.glob(pattern))
     config = folder / "config.json"
     if not config.is_file():
-        raise ValueError(f"--model_path {model_path}: no config.json; expected a LLaVA checkpoint directory")
+        kind = "language model" if flag == "--model_base" else "LLaVA checkpoint"
+        raise ValueError(f"{flag} {model_path}: no config.json; expected a {kind} directory")
     digest = hashlib.sha256(config.read_bytes())
     for path in files:
         digest.update(f"{path.name} {path.stat().st_size}".encode())
@@ -68,6 +74,32 @@ def _sample(path: Path, digest: Any) -> None:
         for piece in range(_SAMPLES_PER_FILE + 1):
             file.seek(max(0, size - _SAMPLED_BYTES) * piece // _SAMPLES_PER_FILE)
             digest.update(file.read(_SAMPLED_BYTES))
+
+
+def _require_weights(arguments: EvalArguments) -> None:
+    """Refuse local directories without weights, and a stage-1 directory without its base model."""
+    path, base = Path(arguments.model_path), arguments.model_base
+    has_projector = (path / _PROJECTOR).is_file()
+    if base is not None:
+        if Path(base).is_dir() and not _has_weights(Path(base)):
+            raise ValueError(f"--model_base {base}: no weights; expected a language model directory")
+        if path.is_dir() and not has_projector:
+            raise ValueError(
+                f"--model_path {path}: no {_PROJECTOR}, so nothing to add to --model_base {base}; "
+                "leave --model_base out for a full checkpoint"
+            )
+    elif path.is_dir() and not _has_weights(path):
+        advice = "add --model_base with the language model it was trained on (BASE of scripts/pretrain.sh)"
+        raise ValueError(
+            f"--model_path {path}: a projector only (stage 1); {advice}"
+            if has_projector
+            else f"--model_path {path}: no weights (*.safetensors, *.bin); expected a LLaVA checkpoint"
+        )
+
+
+def _has_weights(folder: Path) -> bool:
+    found = {file.name for pattern in _WEIGHTS for file in folder.glob(pattern)}
+    return bool(found - {_PROJECTOR, "training_args.bin"})
 
 
 def _require_reduction(arguments: EvalArguments) -> None:

@@ -33,6 +33,11 @@ def load_session(arguments: EvalArguments, ranks: Ranks) -> Session:
     )
     model.eval()
     own_template = model.config.to_dict().get("conversation_template") or DEFAULT_TEMPLATE
+    if own_template not in conv_templates:
+        raise ValueError(
+            f"{arguments.model_path}/config.json: conversation_template {own_template!r} is unknown; "
+            f"there are {', '.join(conv_templates)}"
+        )
     reduction = model.config.reduction
     routing = routing_prompt(from_dict(reduction)) if reduction else None
     return Session(
@@ -59,7 +64,10 @@ def choose_device(asked: str, local_rank: int) -> torch.device:
         asked = "cuda" if torch.cuda.is_available() else "cpu"
     if asked.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"--device {asked}: this machine has no usable GPU; leave the flag out or pass cpu")
-    return torch.device("cuda", local_rank) if asked == "cuda" else torch.device(asked)
+    try:
+        return torch.device("cuda", local_rank) if asked == "cuda" else torch.device(asked)
+    except RuntimeError as error:
+        raise ValueError(f"--device {asked} is no device; expected auto, cuda, cuda:N or cpu") from error
 
 
 def choose_dtype(asked: str, device: torch.device) -> torch.dtype:

@@ -4,9 +4,20 @@ import sys
 
 from llava.train.train import prepare, train
 
-if __name__ == "__main__":
+
+def main(argv: list[str]) -> None:
+    """Train; what is wrong with flags, files or checkpoints ends in one line, not in a traceback."""
     try:
-        job = prepare(sys.argv[1:])
+        train(prepare(argv))
     except ValueError as error:
-        sys.exit(f"python -m llava.train: {error}")
-    train(job)
+        sys.exit(f"python -m llava.train: {_message(error)}")
+
+
+def _message(error: ValueError) -> str:
+    """Return what an error says; one from a data worker carries the worker's traceback in front of it."""
+    text = str(error)
+    return text.rpartition("\nValueError: ")[2].strip() if text.startswith("Caught ValueError") else text
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -69,6 +69,12 @@ class TrainingArguments(transformers.TrainingArguments):
     use_cache: bool = _flag(True, "what config.json says for inference; training itself keeps no cache")
     group_by_modality_length: bool = _flag(False, "batches of one modality and of like length")
 
+    def __post_init__(self) -> None:
+        """Give the data order a seed of its own: unset, it would follow each rank's random state."""
+        super().__post_init__()
+        if self.data_seed is None:
+            self.data_seed = self.seed
+
 
 class Arguments(NamedTuple):
     """A parsed command line."""

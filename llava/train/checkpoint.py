@@ -69,16 +69,6 @@ def last_checkpoint(output_dir: Path) -> Path | None:
     return complete[max(complete)] if complete else None
 
 
-def require_same_reduction(checkpoint: Path, reduction: dict[str, Any] | None) -> None:
-    """Refuse to go on from a checkpoint that was trained with another reduction."""
-    saved = json.loads((checkpoint / "config.json").read_text(encoding="utf-8")).get("reduction")
-    if saved != json.loads(json.dumps(reduction)):
-        raise ValueError(
-            f"{checkpoint} was trained with reduction {saved}, so it can't go on with {reduction}: give the "
-            "same --reduction, or another --output_dir to start afresh"
-        )
-
-
 def is_finished(checkpoint: Path, training: TrainingArguments) -> bool:
     """Tell whether a checkpoint is the last one of the run that these arguments ask for."""
     state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers import set_seed
 
+from llava.conversation import SeparatorStyle, conv_templates
 from llava.data.collator import LlavaCollator
 from llava.data.dataset import LlavaDataset
 from llava.data.records import Record, read_records
@@ -21,9 +22,9 @@ from llava.train.checkpoint import (
     is_finished,
     last_checkpoint,
     rehearse_saving,
-    require_same_reduction,
     save_projector,
 )
+from llava.train.fingerprint import claim, fingerprint
 from llava.train.preflight import check_arguments, check_images
 from llava.train.trainer import LANGUAGE_MODEL, LlavaTrainer, part_of
 
@@ -56,14 +57,14 @@ def train(job: Job) -> None:
     """Build, train and save; a run that was interrupted goes on, one that has finished is left as it is."""
     training = job.arguments.training
     output_dir = Path(training.output_dir or "")
+    claim(output_dir, fingerprint(job.arguments, job.reduction), is_writer=training.should_save)
     resume = last_checkpoint(output_dir)
-    if resume is not None and job.reduction is not None:
-        require_same_reduction(resume, job.reduction.to_dict())
     if resume is not None and is_finished(resume, training):
         finish(resume, output_dir, is_writer=training.should_save)
         return
     set_seed(training.seed)
     tokenizer, model, image_processor = _build(job)
+    _remember_template(model.config, job.arguments.model.version)
     set_trainable(model, job.arguments.model, training)
     dataset = _build_dataset(job, model, tokenizer, image_processor)
     if training.should_save:
@@ -72,12 +73,13 @@ def train(job: Job) -> None:
         model=model,
         args=training,
         train_dataset=dataset,
-        data_collator=LlavaCollator(tokenizer.pad_token_id, training.model_max_length),
+        data_collator=LlavaCollator(
+            tokenizer.pad_token_id, training.model_max_length, tokens_per_image=_tokens_per_image(model)
+        ),
         processing_class=tokenizer,
         only_projector=job.arguments.model.tune_mm_mlp_adapter,
     )
     if resume is not None:
-        require_same_reduction(resume, model.config.reduction)
         logger.info("going on from %s", resume)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     _save(trainer, job.arguments)
@@ -130,6 +132,18 @@ def _build(job: Job) -> tuple[Any, Any, Any]:
         attn_implementation=model.attn_implementation,
         cache_dir=training.cache_dir,
     )
+
+
+def _remember_template(config: Any, version: str) -> None:
+    """Store a dialogue's template, so that evaluation asks in the wording that was trained."""
+    if conv_templates[version].sep_style is not SeparatorStyle.PLAIN:
+        config.conversation_template = "vicuna_v1" if version == "v1" else version
+
+
+def _tokens_per_image(model: Any) -> int:
+    """Count the visual tokens that an image becomes in the merged sequence."""
+    tower = model.get_vision_tower()
+    return tower.num_patches + (tower.select_feature == "cls_patch")
 
 
 def _build_dataset(job: Job, model: Any, tokenizer: Any, image_processor: Any) -> LlavaDataset:

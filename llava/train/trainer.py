@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, Trainer, set_seed
 
 from llava.data.sampler import ModalityLengthSampler
 from llava.train.arguments import TrainingArguments
@@ -87,18 +87,19 @@ class LlavaTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.only_projector = only_projector
         self.metric_means = MetricMeans()
+        # Trainer has just seeded all ranks alike; the routes they draw while training must not be the same.
+        set_seed(self.args.seed + self.args.process_index)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         arguments = cast(TrainingArguments, self.args)
         if not arguments.group_by_modality_length:
             return super()._get_train_sampler(train_dataset)
         dataset = self.train_dataset if train_dataset is None else train_dataset
-        seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
         return ModalityLengthSampler(
             cast(Any, dataset).modality_lengths,
             arguments.train_batch_size,
             arguments.world_size * arguments.gradient_accumulation_steps,
-            seed=seed,
+            seed=cast(int, arguments.data_seed),
         )
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:

@@ -92,6 +92,8 @@ def test_only_what_changes_no_weights_meaning_may_change_after_training():
 def test_a_config_of_another_version_is_refused():
     with pytest.raises(ValueError, match="unknown fields"):
         from_dict({**DpnConfig().to_dict(), "colour": 1})
+    with pytest.raises(ValueError, match="must be an object with a method, found 'dpn'"):
+        from_dict("dpn")
     with pytest.raises(ValueError, match="names the method None"):
         from_dict({"pooling_type": "adaptive"})
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from llava.constants import IGNORE_INDEX
+from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.data.collator import LlavaCollator
 from llava.data.dataset import LlavaDataset
 from llava.data.records import read_records
@@ -70,6 +70,23 @@ def test_a_sample_whose_answers_are_all_cut_is_logged_by_its_id(caplog):
     assert (batch["labels"][0] == IGNORE_INDEX).all()
     (record,) = caplog.records
     assert "sample s1: all 1 tokens to learn lie behind model_max_length 2" in record.getMessage()
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(9, 5), (8, 5), (7, 4), (6, 3), (5, 2), (2, 2), (1, 1)])
+def test_an_image_counts_as_its_visual_tokens(limit, kept):
+    ids = [1, IMAGE_TOKEN_INDEX, 5, 6, 7]  # 1 + 4 + 3 tokens in the model
+    labels = [IGNORE_INDEX, IGNORE_INDEX, IGNORE_INDEX, 6, 7]
+    batch = LlavaCollator(0, limit, tokens_per_image=4)([sample(ids, labels)])
+    assert batch["input_ids"].tolist() == [ids[:kept]]
+    assert batch["labels"].tolist() == [labels[:kept]]
+
+
+def test_a_sample_whose_image_pushes_all_answers_behind_the_cut_is_logged(caplog):
+    with caplog.at_level(logging.WARNING):
+        batch = LlavaCollator(0, 5, tokens_per_image=5)([sample([IMAGE_TOKEN_INDEX, 3], [IGNORE_INDEX, 3])])
+    assert batch["input_ids"].tolist() == [[IMAGE_TOKEN_INDEX]]
+    assert "sample s1: all 1 tokens to learn lie behind model_max_length 5" in caplog.text
+    assert "it has 6 tokens, 5 of them for each image" in caplog.text
 
 
 def test_images_of_several_shapes_stay_a_list():

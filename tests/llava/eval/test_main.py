@@ -59,6 +59,31 @@ def test_the_same_folder_refuses_other_routes(evaluate):
         evaluate("run", *FORCED)
 
 
+@pytest.mark.parametrize("num_workers", ["0", "1"])
+def test_a_corrupt_image_ends_in_one_line_with_its_question(evaluate, data_root, num_workers):
+    image = sorted((data_root / "pope" / "val2014").iterdir())[2]
+    image.write_bytes(b"not an image")
+    with pytest.raises(SystemExit) as ended:
+        evaluate("run", "--num_workers", num_workers)
+    assert str(ended.value.code).startswith("llava.eval: question ")
+    assert f"can't use image {image}" in str(ended.value.code)
+    assert "Traceback" not in str(ended.value.code)
+
+
+def test_a_checkpoint_that_cannot_be_loaded_ends_in_one_line(evaluate, tmp_path):
+    evaluate("run")
+    config = tmp_path / "none" / "config.json"
+    config.write_text(config.read_text().replace('"mlp2x_gelu"', '"mlp3x_gelu"'))
+    with pytest.raises(SystemExit, match=r"^llava\.eval: the weights in .* don't fit its config\.json"):
+        evaluate("other")
+
+
+def test_a_gpu_that_is_not_there_ends_in_one_line(evaluate, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit, match=r"^llava\.eval: --device cuda: this machine has no usable GPU"):
+        evaluate("run", "--device", "cuda")
+
+
 def test_a_second_run_repeats_no_question(evaluate, capsys):
     first, _ = evaluate("run")
     second, _ = evaluate("run")

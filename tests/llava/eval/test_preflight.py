@@ -44,6 +44,7 @@ def test_one_plan_is_made_for_each_benchmark(plan, tmp_path):
         ({"benchmarks": ["gqa", "vqa"]}, "no benchmark 'vqa'; there are gqa, pope, textvqa"),
         ({"conv_mode": "v9"}, "no template 'v9'"),
         ({"model_path": "./nowhere"}, r"--model_path ./nowhere: no such directory"),
+        ({"model_base": "./nowhere"}, r"--model_base ./nowhere: no such directory"),
         ({"reduction": ["dpn", "kernel=1x1"]}, "did you mean kernels"),
         ({"benchmarks": ["textvqa"]}, r"llava_textvqa_val_v051_ocr.jsonl: no such file"),
         ({"data_root": "/nowhere"}, "no such file"),
@@ -89,6 +90,30 @@ def test_a_larger_batch_may_continue_a_run(plan):
 
 def test_a_hub_id_is_known_by_its_name():
     assert checkpoint_hash("liuhaotian/llava-v1.5-7b") == "liuhaotian/llava-v1.5-7b"
+
+
+def test_a_stage_one_folder_asks_for_its_base_model(plan, checkpoint):
+    (checkpoint / "model.safetensors").rename(checkpoint / "mm_projector.bin")
+    with pytest.raises(ValueError, match=r"a projector only \(stage 1\); add --model_base"):
+        plan()
+
+
+def test_a_checkpoint_without_weights_is_refused(plan, checkpoint):
+    (checkpoint / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"--model_path .*: no weights"):
+        plan()
+
+
+def test_a_base_model_without_weights_or_beside_a_full_checkpoint_is_refused(plan, checkpoint, tmp_path):
+    with pytest.raises(ValueError, match=r"no mm_projector.bin, so nothing to add to --model_base"):
+        plan(model_base=str(checkpoint))
+    base = tmp_path / "base"
+    base.mkdir()
+    with pytest.raises(ValueError, match=r"--model_base .*: no config.json; expected a language model"):
+        plan(model_base=str(base))
+    (base / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"--model_base .*: no weights"):
+        plan(model_base=str(base))
 
 
 def test_a_directory_without_config_is_no_checkpoint(tmp_path):

@@ -23,6 +23,11 @@ def test_without_a_gpu_auto_is_the_cpu_and_cuda_an_error(monkeypatch):
         choose_device("cuda", 0)
 
 
+def test_a_misspelt_device_is_refused():
+    with pytest.raises(ValueError, match="--device cdua is no device; expected auto, cuda, cuda:N or cpu"):
+        choose_device("cdua", 0)
+
+
 def test_a_template_the_checkpoint_did_not_learn_shows_in_the_label():
     assert template_mark("vicuna_v1", "auto") == ""
     assert template_mark("vicuna_v1", "v1") == ""

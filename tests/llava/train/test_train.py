@@ -1,5 +1,6 @@
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from llava.train.__main__ import main
 from llava.train.train import prepare, set_trainable, train
 
 ROOT = Path(__file__).parents[3]
@@ -57,17 +59,19 @@ def test_stage_one_leaves_the_language_model_as_it_was(stage1, world):
     assert all(torch.equal(trained[name], tensor) for name, tensor in base.items())
 
 
-def test_stage_one_is_resumed_from_its_last_checkpoint(stage1, command, caplog):
+def test_stage_one_is_resumed_from_its_last_checkpoint(stage1, command, tmp_path, caplog):
+    shutil.copytree(stage1 / "checkpoint-1", tmp_path / "checkpoint-1")
+    shutil.copy(stage1 / "run.json", tmp_path)
     with caplog.at_level(logging.INFO):
-        run(command(stage1, "--max_steps", "3", "--save_strategy", "steps", stage=1))
-    assert f"going on from {stage1 / 'checkpoint-2'}" in caplog.text
-    assert [line["step"] for line in log_of(stage1)] == [1, 2, 3]
+        run(command(tmp_path, "--save_strategy", "steps", stage=1))
+    assert f"going on from {tmp_path / 'checkpoint-1'}" in caplog.text
+    assert [line["step"] for line in log_of(tmp_path)] == [1, 2]
 
 
 def test_a_finished_run_is_left_as_it_is(stage1, command, caplog):
     before = log_of(stage1)
     with caplog.at_level(logging.INFO):
-        run(command(stage1, "--max_steps", "3", "--save_strategy", "steps", stage=1))
+        run(command(stage1, "--save_strategy", "steps", stage=1))
     assert "nothing is left to do" in caplog.text
     assert log_of(stage1) == before
 
@@ -77,7 +81,7 @@ def test_a_run_interrupted_in_its_final_save_takes_the_result_from_its_checkpoin
     words = command(tmp_path, "--save_strategy", "steps", stage=stage)
     run(words)
     results = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
-    for name in results:
+    for name in results.keys() - {"run.json"}:
         (tmp_path / name).unlink()
     run(words)
     again = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
@@ -88,10 +92,25 @@ def test_a_run_interrupted_in_its_final_save_takes_the_result_from_its_checkpoin
     assert again.keys() >= results.keys() - {"training_args.bin"}
 
 
-def test_a_checkpoint_with_another_reduction_is_refused(command, tmp_path):
-    run(command(tmp_path, "--save_strategy", "steps"))
-    with pytest.raises(ValueError, match="was trained with reduction None, so it can't go on with"):
-        run(command(tmp_path, "--max_steps", "3", *DPN))
+def test_a_dense_run_in_the_folder_of_a_dpn_run_is_refused(command, tmp_path):
+    run(command(tmp_path, "--save_strategy", "steps", *DPN))
+    with pytest.raises(
+        ValueError, match=r"holds another run \(reduction was {'method': 'dpn', .*, is None\)"
+    ):
+        run(command(tmp_path, "--save_strategy", "steps"))
+
+
+def test_a_checkpoint_says_in_which_template_it_was_trained(stage1, command, tmp_path):
+    run(command(tmp_path))
+    assert json.loads((tmp_path / "config.json").read_text())["conversation_template"] == "vicuna_v1"
+    assert "conversation_template" not in json.loads((stage1 / "config.json").read_text())
+
+
+def test_answers_behind_the_images_tokens_are_not_counted(world, command, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        run(command(tmp_path, "--model_max_length", "16", "--data_path", str(world / "stage1.json")))
+    assert "lie behind model_max_length 16" in caplog.text
+    assert "16 of them for each image" in caplog.text
 
 
 @pytest.mark.parametrize("reduction", [[], DPN, ["--reduction", "dpn", "preset=policy", "layers=1,2"]])
@@ -164,12 +183,41 @@ def test_a_bad_value_is_named_before_anything_is_loaded(words, message, command,
         prepare(command(tmp_path, *words))
 
 
-def test_the_command_line_ends_with_one_line_instead_of_a_traceback(command, tmp_path):
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data_path", "nowhere.json"], "--data_path nowhere.json: there is no such file"),
+        (["--reduction", "dpn", "layers=1,9"], "9"),
+        (["--model_max_length", "0"], "--model_max_length must be at least 1"),
+    ],
+)
+def test_the_command_line_ends_with_one_line_instead_of_a_traceback(words, message, command, tmp_path):
+    with pytest.raises(SystemExit) as ended:
+        main(command(tmp_path, *words))
+    assert str(ended.value.code).startswith("python -m llava.train: ")
+    assert message in str(ended.value.code)
+
+
+def test_a_process_that_fails_prints_no_traceback(command, tmp_path):
     line = [sys.executable, "-m", "llava.train", *command(tmp_path, "--data_path", "nowhere.json")]
     result = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert "python -m llava.train: --data_path nowhere.json: there is no such file" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_an_image_that_breaks_in_a_data_worker_is_named_in_one_line(world, command, tmp_path):
+    shutil.copytree(world / "images", tmp_path / "images")
+    records = [record for record in json.loads((world / "stage1.json").read_text()) for _ in range(2)]
+    records += [{**record, "id": f"late-{record['id']}", "image": "late.png"} for record in records]
+    (tmp_path / "images" / "late.png").write_bytes(b"no image")
+    (tmp_path / "data.json").write_text(json.dumps(records))
+    words = ["--data_path", str(tmp_path / "data.json"), "--image_folder", str(tmp_path / "images")]
+    with pytest.raises(SystemExit) as ended:
+        main(command(tmp_path / "out", *words, "--max_steps", "9", "--dataloader_num_workers", "1"))
+    assert "Traceback" not in str(ended.value.code)
+    assert "sample late-" in str(ended.value.code)
+    assert "late.png can't be read" in str(ended.value.code)
 
 
 def test_a_missing_image_is_found_before_anything_is_loaded(world, command, tmp_path):

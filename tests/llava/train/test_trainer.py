@@ -133,6 +133,19 @@ def test_grouping_makes_batches_of_one_modality(build, stub):
     assert all(signs[at] == signs[at + 1] for at in range(0, 12, 2))
 
 
+@pytest.mark.parametrize("is_grouped", [True, False])
+def test_ranks_draw_differently_and_share_one_order(build, is_grouped, monkeypatch):
+    draws, orders = [], []
+    for rank in (0, 1):
+        monkeypatch.setattr(TrainingArguments, "process_index", rank)
+        trainer = build(group_by_modality_length=is_grouped)
+        draws.append(torch.rand(3))
+        orders.append([batch["input_ids"][:, 0].tolist() for batch in trainer.get_train_dataloader()])
+    assert not torch.equal(*draws)
+    assert orders[0] == orders[1]
+    assert [first for batch in orders[0] for first in batch] != list(range(12))
+
+
 def test_stage_one_checkpoints_hold_the_projector_and_can_be_resumed(build, tmp_path):
     build(only_projector=True, max_steps=2, save_strategy="steps", save_steps=1).train()
     found = last_checkpoint(tmp_path)
