@@ -6,7 +6,7 @@ Shapes: N images, T tokens, F feature width, D model width.
 import contextlib
 import pickle
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -54,7 +54,7 @@ def load_projector(projector: nn.Module, path: Path) -> None:
     found = {
         name.split("mm_projector.", 1)[1]: value for name, value in weights.items() if "mm_projector." in name
     }
-    with gathered(projector) as is_writer:
+    with gathered(list(projector.parameters())) as is_writer:
         shapes = {name: tuple(value.shape) for name, value in found.items()}
         expected = {name: tuple(value.shape) for name, value in projector.state_dict().items()}
         if shapes != expected:
@@ -67,13 +67,12 @@ def load_projector(projector: nn.Module, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def gathered(module: nn.Module) -> Iterator[bool]:
-    """Make a module's parameters whole where ZeRO-3 has split them; says whether this rank may write them."""
-    parameters = list(module.parameters())
+def gathered(parameters: Sequence[nn.Parameter]) -> Iterator[bool]:
+    """Make parameters whole where ZeRO-3 has split them; says whether this rank may write them."""
     if not any(hasattr(parameter, "ds_id") for parameter in parameters):  # DeepSpeed's mark of a split one
         yield True
         return
     from deepspeed import zero  # noqa: PLC0415 - an extra: there only if DeepSpeed split the parameters
 
-    with zero.GatheredParameters(parameters, modifier_rank=0):
+    with zero.GatheredParameters(list(parameters), modifier_rank=0):
         yield not distributed.is_initialized() or distributed.get_rank() == 0

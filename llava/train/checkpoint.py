@@ -1,6 +1,5 @@
 """Saving that survives ZeRO-3, and finding the checkpoint to go on from."""
 
-import contextlib
 import json
 import logging
 import math
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from llava.model.projector import gathered
 from llava.train.arguments import TrainingArguments
 
 logger = logging.getLogger(__name__)
@@ -104,16 +104,8 @@ def rehearse_saving(model: PreTrainedModel, tokenizer: Any, output_dir: Path) ->
 
 
 def _whole(parameter: nn.Parameter) -> Tensor:
-    with _gathered(parameter):
+    with gathered([parameter]):
         return parameter.detach().cpu().clone()
-
-
-def _gathered(parameter: nn.Parameter) -> contextlib.AbstractContextManager[Any]:
-    if not hasattr(parameter, "ds_id"):  # DeepSpeed's mark of a split parameter
-        return contextlib.nullcontext()
-    from deepspeed import zero  # noqa: PLC0415  (an extra: only there if DeepSpeed split the parameter)
-
-    return zero.GatheredParameters([parameter])
 
 
 def _step(folder: Path) -> int | None:
