@@ -6,8 +6,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from llava.model.builder import build_for_training, load_tokenizer
+from llava.model.builder import load_tokenizer
 from llava.model.reduction import parse_reduction
+from llava.train.build import build_for_training
 
 COMMON = Path(__file__).parent / "golden" / "llava" / "common"
 

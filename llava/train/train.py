@@ -14,9 +14,9 @@ from llava.conversation import SeparatorStyle, conv_templates
 from llava.data.collator import LlavaCollator
 from llava.data.dataset import LlavaDataset
 from llava.data.records import Record, read_records
-from llava.model.builder import build_for_training
 from llava.model.reduction import from_dict, parse_reduction, routing_prompt
 from llava.train.arguments import Arguments, ModelArguments, TrainingArguments, parse
+from llava.train.build import build_for_training
 from llava.train.checkpoint import (
     finish,
     is_finished,

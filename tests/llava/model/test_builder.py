@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llava.model.builder import build_for_training, load_pretrained_model
+from llava.model.builder import load_pretrained_model
+from llava.train.build import build_for_training
 from llava.train.checkpoint import save_projector
 from tests.llava.model.prompts import PROMPTS, WITH_ROUTER, make_batch
 
