@@ -1,7 +1,7 @@
 """Questions about a board, each with its answer, its kind and its grade of difficulty."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from numpy.random import Generator
@@ -14,7 +14,8 @@ OCR_LINE = "\nReference OCR token: "
 """TextVQA's line of OCR tokens; its list is empty here, because it would give the answer away."""
 
 
-_TIMES = ("once", "twice")
+TIMES = ("once", "twice")
+"""How often a jump is made."""
 
 
 class Question(NamedTuple):
@@ -117,7 +118,7 @@ def _ask_jump(scene: Scene, rng: Generator, num_jumps: int) -> Question | None:
     if not good:
         return None
     row, column = good[rng.integers(len(good))]
-    times = _TIMES[num_jumps - 1]
+    times = TIMES[num_jumps - 1]
     text = f"Jump {times} from {place(row, column)}: which digit is there?"
     return Question(text, DIGITS[paths[row, column][-1]], f"jump{num_jumps}", "fine")
 
@@ -166,10 +167,13 @@ def describe(scene: Scene, rng: Generator, num_cells: int) -> str:
     return " ".join(parts)
 
 
-def state_facts(scene: Scene, rng: Generator, count: int) -> str:
-    """State facts in telegram style: "jump twice two R 5", "a red yes", "many blue 3"."""
+def state_facts(scene: Scene, rng: Generator, count: int, shares: Mapping[str, float]) -> str:
+    """State facts in telegram style: "jump twice two R 5", "a red yes", "many blue 3".
+
+    `shares` says how often each kind is stated: exist, compare, count, digit, jump; they add up to 1.
+    """
     parts: list[str] = []
-    kinds = rng.choice(list(_TELEGRAMS), p=list(_TELEGRAMS.values()), size=20 * count)
+    kinds = rng.choice(list(shares), p=list(shares.values()), size=20 * count)
     for kind in kinds:  # a patterned board allows few facts
         fact = _TELEGRAM_FACTS[kind](scene, rng)
         if fact is not None and len(parts) < count:
@@ -190,7 +194,7 @@ def _jump_fact(scene: Scene, rng: Generator) -> Question | None:
     path = follow(scene, row, column, num_jumps)
     if len(path) < num_jumps + 2:
         return None
-    text = f"Jump {_TIMES[num_jumps - 1]} from {place(row, column)}: which digit is there?"
+    text = f"Jump {TIMES[num_jumps - 1]} from {place(row, column)}: which digit is there?"
     return Question(text, DIGITS[path[-1]], f"jump{num_jumps}", "fine")
 
 
@@ -199,12 +203,11 @@ def _rare_fact(scene: Scene, rng: Generator, kind: str) -> Question | None:
     return KINDS[kind](scene, rng) if scene.rare >= 0 else None
 
 
-_TELEGRAMS = {"exist": 0.25, "compare": 0.05, "count": 0.05, "jump": 0.65}
-"""How often each kind of fact is stated."""
 _TELEGRAM_FACTS: dict[str, Callable[[Scene, Generator], Question | None]] = {
     "exist": _exist_fact,
     "compare": functools.partial(_rare_fact, kind="compare"),
     "count": functools.partial(_rare_fact, kind="count"),
+    "digit": _ask_digit,
     "jump": _jump_fact,
 }
 _UNSAID = (
@@ -221,5 +224,5 @@ def telegram(text: str) -> str:
 
 
 def all_words() -> tuple[str, ...]:
-    """List the words for places, colors and digits: the tokenizer must know each as one piece."""
-    return (*ROWS, *COLUMNS, *DIGITS, *COLORS, EMPTY)
+    """List the words for places, colors, digits and jumps: the tokenizer must know each as one piece."""
+    return (*ROWS, *COLUMNS, *DIGITS, *COLORS, EMPTY, *TIMES)

@@ -64,7 +64,7 @@ def _sentences() -> Iterator[str]:
     for _ in range(300):
         scene = random_scene(rng)
         yield describe(scene, rng, 16)
-        yield state_facts(scene, rng, 8)
+        yield state_facts(scene, rng, 8, {"exist": 0.3, "compare": 0.1, "count": 0.1, "jump": 0.5})
         for kind in KINDS:
             yield ask(kind, scene, rng).text
         yield ask_text_only(rng).text

@@ -3,7 +3,7 @@
 Shapes: B boards, L tokens, G = 64 cells.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from llava.toy.questions import (
     OCR_LINE,
     SUFFIX,
+    TIMES,
     Question,
     all_words,
     ask,
@@ -47,25 +48,36 @@ _CAPTION_CELLS = (6, 16)
 
 @dataclass(frozen=True, kw_only=True)
 class Diet:
-    """Which questions a batch holds."""
+    """What a batch holds."""
 
-    kinds: dict[str, float]
-    """How often each kind of question appears, relative to each other."""
-    forms: dict[str, float]
+    facts: dict[str, float]
+    """Share of each kind among the facts that are stated; they add up to 1."""
+    kinds: dict[str, float] = field(default_factory=dict)
+    """How often each kind of question appears, relative to each other; unused where no questions come."""
+    forms: dict[str, float] = field(default_factory=dict)
     """How often a question comes as a telegram, bare, with the instruction, and with an OCR line too."""
+    has_captions: bool = True
+    """Whether cells are read out, too."""
+    has_patterns: bool = True
+    """Whether boards without questions may be uniform or striped, where facts can be guessed."""
 
 
 _WHOLE = {"telegram": 0.0, "bare": 0.6, "instruction": 0.3, "ocr": 0.1}
 _SHORT = {"telegram": 0.25, "bare": 0.3, "instruction": 0.3, "ocr": 0.15}
+_ALL_FACTS = {"exist": 0.25, "compare": 0.1, "count": 0.1, "jump": 0.55}
+LOOKUPS = Diet(facts={"digit": 0.3, "jump": 0.7}, has_captions=False, has_patterns=False)
 READING = Diet(
+    facts={"exist": 0.25, "digit": 0.1, "jump": 0.65},
     kinds={"exist": 1.5, "compare": 1, "count": 1, "color": 1, "digit": 2, "jump1": 2.75, "jump2": 2.75},
     forms=_WHOLE,
 )
 COARSE = Diet(
+    facts=_ALL_FACTS,
     kinds={"exist": 3, "compare": 2, "count": 2, "color": 0.7, "digit": 1, "jump1": 1.2, "jump2": 1.5},
     forms=_WHOLE,
 )
 COARSE_AND_SHORT = Diet(
+    facts=_ALL_FACTS,
     kinds={"exist": 5, "compare": 3, "count": 3, "color": 0.6, "digit": 0.6, "jump1": 1, "jump2": 1},
     forms=_SHORT,
 )
@@ -100,7 +112,7 @@ class TextSource:
         self.word = {word: _ids(tokenizer, word)[0] for word in all_words()}
         self.bos, self.eos = _ids(tokenizer, "<s>")[0], _ids(tokenizer, "</s>")[0]
         self.start = [self.bos, *_ids(tokenizer, f"{SYSTEM} USER: ")]
-        self.forms = diet.forms
+        self.diet = diet
         self.shares = {kind: share / sum(diet.kinds.values()) for kind, share in diet.kinds.items()}
 
     def batch(self, num_boards: int, *, plain: bool = False) -> TextBatch:
@@ -136,20 +148,23 @@ class TextSource:
         return out
 
     def _plain_scene(self) -> Scene:
+        if not self.diet.has_patterns:
+            return random_scene(self.rng)
         return patterned_scene(self.rng, str(self.rng.choice(list(PATTERNS), p=list(PATTERNS.values()))))
 
     def _captions(self, scene: Scene) -> list[tuple[str, list[int], int]]:
-        texts = {
-            "caption": describe(scene, self.rng, _CAPTION_CELLS[1]),
-            "facts": state_facts(scene, self.rng, _NUM_FACTS[1]),
-        }
+        texts = {}
+        if self.diet.has_captions:
+            texts["caption"] = describe(scene, self.rng, _CAPTION_CELLS[1])
+        texts["facts"] = state_facts(scene, self.rng, _NUM_FACTS[1], self.diet.facts)
         encoded = {kind: list(self.encode(text + "\n")) for kind, text in texts.items()}
         return [(kind, ids, len(ids)) for kind, ids in encoded.items()]
 
     def _blocks(self, scene: Scene) -> list[tuple[str, list[int], int]]:
+        facts = state_facts(scene, self.rng, _NUM_FACTS[0], self.diet.facts)
         told = [
             Question("Describe the image.", describe(scene, self.rng, _CAPTION_CELLS[0]), "caption", ""),
-            Question("State some facts.", state_facts(scene, self.rng, _NUM_FACTS[0]), "facts", ""),
+            Question("State some facts.", facts, "facts", ""),
         ]
         kinds = self.rng.choice(list(self.shares), size=_BLOCKS, p=list(self.shares.values()))
         questions = [ask(kind, scene, self.rng) for kind in kinds]
@@ -158,7 +173,7 @@ class TextSource:
 
     def _exchange(self, question: Question) -> tuple[str, list[int], int]:
         """Encode what follows the image in a chat: (kind, ids with answer and end, number of answer ids)."""
-        form = str(self.rng.choice(list(self.forms), p=list(self.forms.values())))
+        form = str(self.rng.choice(list(self.diet.forms), p=list(self.diet.forms.values())))
         text = question.text
         if question.kind not in ("caption", "facts"):
             text = telegram(text) if form == "telegram" else text + _ENDS.get(form, "")
@@ -202,8 +217,15 @@ def attention_mask(blocks: Tensor) -> Tensor:
 
 
 def word_groups(source: TextSource) -> dict[str, list[int]]:
-    """Token ids of the words for rows, columns, digits, colors and emptiness."""
-    groups = {"row": ROWS, "column": COLUMNS, "digit": DIGITS, "color": COLORS, "empty": (EMPTY,)}
+    """Token ids of the words for rows, columns, digits, colors, emptiness and jumps."""
+    groups = {
+        "row": ROWS,
+        "column": COLUMNS,
+        "digit": DIGITS,
+        "color": COLORS,
+        "empty": (EMPTY,),
+        "times": TIMES,
+    }
     return {name: [source.word[word] for word in words] for name, words in groups.items()}
 
 

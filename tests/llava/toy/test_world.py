@@ -91,7 +91,9 @@ def test_facts_are_true():
     rng = np.random.default_rng(13)
     for _ in range(20):
         scene = random_scene(rng)
-        facts = state_facts(scene, rng, 10)
+        facts = state_facts(
+            scene, rng, 10, {"exist": 0.3, "compare": 0.1, "count": 0.1, "digit": 0.1, "jump": 0.4}
+        )
         for color, word in re.findall(r"a (\w+) (yes|no)", facts):
             assert word == answer_by_hand(f"Is there a {color} digit in the image?", scene)
         for times, row, column, digit in re.findall(r"(once|twice) (\w+) ([P-W]) (\d)", facts):
