@@ -9,3 +9,9 @@ DEFAULT_IMAGE_PATCH_TOKEN = "<im_patch>"
 DEFAULT_IM_START_TOKEN = "<im_start>"
 DEFAULT_IM_END_TOKEN = "<im_end>"
 IMAGE_PLACEHOLDER = "<image-placeholder>"
+LOGDIR = "."
+"""Upstream's web demo logs here; kept, like the next two, for code that imports it."""
+CONTROLLER_HEART_BEAT_EXPIRATION = 30
+"""Seconds."""
+WORKER_HEART_BEAT_INTERVAL = 15
+"""Seconds."""

@@ -1,17 +1,21 @@
 """Images to pixels and prompts to token ids, in the way LLaVA-1.5 was trained.
 
-Shapes: B images, N crops of one image, S side of the tower's square input.
+Shapes: B images or prompts, N crops of one image, S side of the tower's square input, T ids generated so far.
 """
 
 import ast
+import base64
+import binascii
+import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, StoppingCriteria
 
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 
@@ -30,6 +34,52 @@ def load_image(path: str | Path) -> Image.Image:
         raise ValueError(
             f"image {path} can't be read ({error}): replace the file or remove its sample"
         ) from error
+
+
+def load_image_from_base64(image: str) -> Image.Image:
+    """Decode an image file that was sent as base64 text, in the file's own mode.
+
+    Raises:
+        ValueError: the text is not base64, or what it holds is no image.
+    """
+    try:
+        opened = Image.open(io.BytesIO(base64.b64decode(image, validate=True)))
+        opened.load()
+    except (binascii.Error, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"the text {image[:20]!r}... holds no image that can be read ({error}): send the bytes of an "
+            "image file as base64, without a `data:` prefix"
+        ) from error
+    return opened
+
+
+class KeywordsStoppingCriteria(StoppingCriteria):
+    """Stop a prompt's answer once it holds a keyword; upstream's name, for code that still passes it.
+
+    Only the answer is searched: `generate` of LLaVA hands over new ids alone, and ids that begin with the
+    prompt are recognised as such. An end token needs no keyword.
+    """
+
+    def __init__(
+        self, keywords: Sequence[str], tokenizer: PreTrainedTokenizerBase, input_ids: Tensor
+    ) -> None:
+        """Take the prompt's ids (B, L) too; raises `ValueError` for an empty keyword."""
+        if not keywords or not all(keywords):
+            raise ValueError(f"keywords must be texts to stop at, got {list(keywords)}")
+        self.keywords = tuple(keywords)
+        self.tokenizer = tokenizer
+        self.input_ids = input_ids
+
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride] - it asks for a BoolTensor
+        self, input_ids: Tensor, scores: Any, **kwargs: Any
+    ) -> Tensor:
+        """Return for ids (B, T) which answers are complete, (B,) bool."""
+        prompt = self.input_ids.to(input_ids.device)
+        length = prompt.shape[1]
+        is_whole = input_ids.shape[1] >= length and torch.equal(input_ids[: len(prompt), :length], prompt)
+        answers = self.tokenizer.batch_decode(input_ids[:, length if is_whole else 0 :])
+        found = [any(keyword in answer for keyword in self.keywords) for answer in answers]
+        return torch.tensor(found, device=input_ids.device)
 
 
 @overload

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llava.constants import DEFAULT_IM_START_TOKEN
 from llava.conversation import SeparatorStyle, with_routing_token
-from llava.data.encode import encode_conversation, image_to_front, template_of, training_segments
+from llava.data.encode import encode_uncut, image_to_front, template_of, training_segments
 from llava.data.records import Record, raise_problems
 from llava.mm_utils import load_image, process_images
 
@@ -82,7 +82,7 @@ class LlavaDataset(Dataset[Sample]):
                 messages, token=self.routing_token, placement=self.routing_placement
             )
         try:
-            encoded = encode_conversation(
+            encoded = encode_uncut(  # the collator cuts
                 messages,
                 self.tokenizer,
                 version=self.version,

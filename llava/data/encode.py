@@ -22,8 +22,9 @@ from llava.constants import (
     IMAGE_TOKEN_INDEX,
 )
 from llava.conversation import Conversation, Segment, SeparatorStyle, conv_templates, segments
+from llava.data.mpt_labels import original_mpt_labels
 from llava.data.records import check_turns, effective_messages
-from llava.mm_utils import without_begin_token
+from llava.mm_utils import tokenizer_image_token, without_begin_token
 
 
 class Encoded(NamedTuple):
@@ -43,11 +44,37 @@ def encode_conversation(
     has_image: bool,
     mm_use_im_start_end: bool = False,
 ) -> Encoded:
-    """Encode messages in the wording of a template; nothing is truncated here.
+    """Encode messages in the wording of a template, as the original's preprocessing does.
 
     With `has_image`, every message's `<image>` moves to its front and becomes IMAGE_TOKEN_INDEX; without, it
-    is ordinary text. A conversation with nothing to learn is a ValueError.
+    is ordinary text, and the ids are cut at the tokenizer's `model_max_length`. (The original cuts samples
+    with an image later, in the collator.)
+
+    Raises:
+        ValueError: an unknown version, turns out of order, or a conversation with nothing to learn.
     """
+    encoded = encode_uncut(
+        conversations,
+        tokenizer,
+        version=version,
+        has_image=has_image,
+        mm_use_im_start_end=mm_use_im_start_end,
+    )
+    if has_image or template_of(version).sep_style is SeparatorStyle.PLAIN:
+        return encoded
+    kept = min(len(encoded.input_ids), tokenizer.model_max_length)
+    return Encoded(encoded.input_ids[:kept], encoded.labels[:kept])
+
+
+def encode_uncut(
+    conversations: Sequence[dict[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    version: str,
+    has_image: bool,
+    mm_use_im_start_end: bool = False,
+) -> Encoded:
+    """Encode as `encode_conversation` does, whatever the length."""
     template = template_of(version)
     pieces = training_segments(
         conversations, template, has_image=has_image, mm_use_im_start_end=mm_use_im_start_end
@@ -55,7 +82,32 @@ def encode_conversation(
     has_image = (
         has_image or template.sep_style is SeparatorStyle.PLAIN
     )  # that format is always about an image
-    return _encode_segments(pieces, tokenizer, has_image=has_image)
+    encoded = _encode_segments(pieces, tokenizer, has_image=has_image)
+    if template.version == "mpt":
+        return _as_the_original(encoded, pieces, tokenizer, template, has_image=has_image)
+    return encoded
+
+
+def _as_the_original(
+    encoded: Encoded,
+    pieces: list[Segment],
+    tokenizer: PreTrainedTokenizerBase,
+    template: Conversation,
+    *,
+    has_image: bool,
+) -> Encoded:
+    """Give a ChatML prompt the original's labels where it has any."""
+    prompt = "".join(piece.text for piece in pieces)
+    ids: list[int] = encoded.input_ids.tolist()
+
+    def count(text: str) -> int:
+        return len(tokenizer_image_token(text, tokenizer) if has_image else tokenizer(text).input_ids)
+
+    kept = len(ids) if has_image else min(len(ids), tokenizer.model_max_length)
+    labels = original_mpt_labels(prompt, ids[:kept], tokenizer, template, count)
+    if labels is None:
+        return encoded
+    return Encoded(encoded.input_ids, torch.cat([torch.tensor(labels), encoded.labels[kept:]]))
 
 
 def template_of(version: str) -> Conversation:

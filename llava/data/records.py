@@ -35,6 +35,18 @@ class Record:
 
 def read_records(data_path: str | Path) -> list[Record]:
     """Read and check a whole file; one error lists its bad samples by id."""
+    records, complaints = scan_records(data_path)
+    problems = [f"sample {name}: {complaint}" for name, complaint in complaints]
+    raise_problems(problems, str(data_path), len(records) + len(problems))
+    return records
+
+
+def scan_records(data_path: str | Path) -> tuple[list[Record], list[tuple[str, str]]]:
+    """Read a whole file: its good samples, and (id, complaint) of each bad one.
+
+    Raises:
+        ValueError: the file is missing, is not JSON, or is not a list with samples.
+    """
     samples = _read_json(Path(data_path))
     if not isinstance(samples, list):
         raise ValueError(
@@ -44,14 +56,14 @@ def read_records(data_path: str | Path) -> list[Record]:
     if not samples:
         raise ValueError(f"{data_path} is an empty list: training needs at least one sample")
     records: list[Record] = []
-    problems: list[str] = []
+    complaints: list[tuple[str, str]] = []
     for index, sample in enumerate(samples):
+        name = str(sample.get("id", f"#{index}")) if isinstance(sample, dict) else f"#{index}"
         try:
-            records.append(_record(sample, index, str(data_path)))
+            records.append(_record(sample, name, str(data_path)))
         except ValueError as error:
-            problems.append(str(error))
-    raise_problems(problems, str(data_path), len(samples))
-    return records
+            complaints.append((name, str(error)))
+    return records, complaints
 
 
 def raise_problems(problems: list[str], source: str, num_samples: int) -> None:
@@ -83,15 +95,11 @@ def _read_json(path: Path) -> Any:
         raise ValueError(f"training data {path} can't be read ({error}): check --data_path") from error
 
 
-def _record(sample: Any, index: int, source: str) -> Record:
+def _record(sample: Any, name: str, source: str) -> Record:
     if not isinstance(sample, dict):
-        raise ValueError(f"sample #{index}: found a {type(sample).__name__}, expected an object")
-    name = str(sample.get("id", f"#{index}"))
-    try:
-        conversations = _checked_conversations(sample)
-        image = _checked_image(sample, conversations)
-    except ValueError as error:
-        raise ValueError(f"sample {name}: {error}") from None
+        raise ValueError(f"found a {type(sample).__name__}, expected an object")
+    conversations = _checked_conversations(sample)
+    image = _checked_image(sample, conversations)
     return Record(name, image, tuple(conversations), source)
 
 

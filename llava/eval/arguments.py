@@ -10,7 +10,8 @@ from transformers.hf_argparser import DataClassType
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 
-def _flag(default: Any, text: str) -> Any:
+def flag(default: Any, text: str) -> Any:
+    """Declare a flag with its default and its help text."""
     return field(default=default, metadata={"help": text})
 
 
@@ -21,21 +22,21 @@ class EvalArguments:
     benchmarks: list[str] = field(metadata={"help": "names of the benchmarks, e.g. gqa pope textvqa"})
     model_path: str = field(metadata={"help": "checkpoint directory or hub id"})
     output_dir: str = field(metadata={"help": "folder of this run; each benchmark gets a folder in it"})
-    data_root: str = _flag("playground/data/eval", "folder with one folder per benchmark")
-    model_base: str | None = _flag(None, "base model of a checkpoint that holds only a projector")
-    conv_mode: str = _flag("auto", "conversation template; auto: the checkpoint's, else vicuna_v1")
+    data_root: str = flag("playground/data/eval", "folder with one folder per benchmark")
+    model_base: str | None = flag(None, "base model of a checkpoint that holds only a projector")
+    conv_mode: str = flag("auto", "conversation template; auto: the checkpoint's, else vicuna_v1")
     reduction: list[str] | None = field(
         default=None, metadata={"help": "METHOD [FIELD=VALUE ...]; unset: what the checkpoint says"}
     )
-    batch_size: int = _flag(1, "questions answered at once on each rank")
-    num_workers: int = _flag(4, "processes that decode images on each rank; 0: none")
-    max_samples: int | None = _flag(None, "only the first N questions (it becomes part of the label)")
-    max_new_tokens: int | None = _flag(None, "longest answer; unset: the benchmark's own")
-    temperature: float = _flag(0.0, "0: greedy; above: sampled (it becomes part of the label)")
-    top_p: float | None = _flag(None, "nucleus of a sampled answer")
-    num_beams: int = _flag(1, "beams (more than one becomes part of the label)")
-    device: str = _flag("auto", "auto: this rank's GPU where there is one, else the CPU")
-    dtype: str = _flag("auto", "auto, float32, float16 or bfloat16; auto: float16 on a GPU, float32 on a CPU")
+    batch_size: int = flag(1, "questions answered at once on each rank")
+    num_workers: int = flag(4, "processes that decode images on each rank; 0: none")
+    max_samples: int | None = flag(None, "only the first N questions (it becomes part of the label)")
+    max_new_tokens: int | None = flag(None, "longest answer; unset: the benchmark's own")
+    temperature: float = flag(0.0, "0: greedy; above: sampled (it becomes part of the label)")
+    top_p: float | None = flag(None, "nucleus of a sampled answer")
+    num_beams: int = flag(1, "beams (more than one becomes part of the label)")
+    device: str = flag("auto", "auto: this rank's GPU where there is one, else the CPU")
+    dtype: str = flag("auto", "auto, float32, float16 or bfloat16; auto: float16 on a GPU, float32 on a CPU")
 
     def __post_init__(self) -> None:
         """Refuse what can't work; every message names the flag, the rule and the value."""

@@ -1,6 +1,6 @@
 """Load a checkpoint for evaluation: device, dtype, conversation template, routing token."""
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 
@@ -32,12 +32,7 @@ def load_session(arguments: EvalArguments, ranks: Ranks) -> Session:
         torch_dtype=dtype,
     )
     model.eval()
-    own_template = model.config.to_dict().get("conversation_template") or DEFAULT_TEMPLATE
-    if own_template not in conv_templates:
-        raise ValueError(
-            f"{arguments.model_path}/config.json: conversation_template {own_template!r} is unknown; "
-            f"there are {', '.join(conv_templates)}"
-        )
+    own_template = trained_template(model.config, arguments.model_path) or DEFAULT_TEMPLATE
     reduction = model.config.reduction
     routing = routing_prompt(from_dict(reduction)) if reduction else None
     return Session(
@@ -56,6 +51,17 @@ def load_session(arguments: EvalArguments, ranks: Ranks) -> Session:
         reduction=reduction,
         label_mark=template_mark(own_template, arguments.conv_mode),
     )
+
+
+def trained_template(config: Any, model_path: str) -> str | None:
+    """Return the conversation template that training left in config.json; None where it left none."""
+    name = config.to_dict().get("conversation_template")
+    if name is not None and name not in conv_templates:
+        raise ValueError(
+            f"{model_path}/config.json: conversation_template {name!r} is unknown; "
+            f"there are {', '.join(conv_templates)}"
+        )
+    return name
 
 
 def choose_device(asked: str, local_rank: int) -> torch.device:

@@ -1,15 +1,15 @@
 """Prompts equal upstream's; segments rebuild them and mark what is learned; routing tokens end questions."""
 
 import json
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llava.conversation import conv_templates, default_conversation, segments, with_routing_token
+from tests.golden_data import case_folder
 
-REFERENCE = json.loads((Path(__file__).parents[1] / "golden/llava/misc/conversations.json").read_text())
+REFERENCE = json.loads((case_folder("misc") / "conversations.json").read_text())
 TURNS = REFERENCE["turns"]
 DIALOGUE_TEMPLATES = sorted(name for name in conv_templates if "plain" not in name)
 
@@ -93,6 +93,20 @@ def test_an_answer_is_learned_with_its_end_token_and_its_leading_space():
     pieces = segments([("Q?", "A."), ("R?", "B.")], conv_templates["v1"])
     assert [piece.text for piece in pieces if piece.is_answer] == [" A.</s>", " B.</s>"]
     assert pieces[2].text == "USER: R? ASSISTANT:"
+
+
+def test_training_asks_in_the_words_of_inference():
+    trained = segments([("Q?", "A.")], conv_templates["llava_v0"])[0].text
+    asked = conversation_of("llava_v0", [("Q?", None)]).get_prompt()
+    assert trained == asked
+    assert asked.endswith("###Human: Q?###Assistant:")
+
+
+@pytest.mark.parametrize("name", ["llava_llama_2", "mistral_instruct"])
+def test_a_question_keeps_the_characters_that_it_shares_with_a_begin_token(name):
+    prompt = conversation_of(name, [("<s>s> hi", None)]).get_prompt()
+    assert prompt.startswith("[INST] ")
+    assert prompt.endswith("<s>s> hi [/INST]")
 
 
 def test_an_empty_answer_has_nothing_to_learn():

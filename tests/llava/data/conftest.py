@@ -3,20 +3,22 @@
 import gzip
 import json
 from functools import cache
-from pathlib import Path
 
 import pytest
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from llava.model.tokenizer import load_tokenizer
+from tests.golden_data import case_folder, golden_root
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "llava"
+TRAIN_DATA = case_folder("train_data")
+ORIGINAL_LIMIT = 256
+"""The model_max_length of the reference data."""
 
 
 @pytest.fixture(scope="session")
 def golden():
-    """Return the folder of reference data."""
-    return GOLDEN
+    """Return the folder of the reference cases: train_data/, misc/."""
+    return TRAIN_DATA.parent
 
 
 @pytest.fixture(scope="session")
@@ -28,8 +30,11 @@ def tokenizer_of():
         "fast": "tok_fast",
         "fast_legacy_attr_true": "tok_fast",
         "chatml_slow_legacy": "tok_chatml_legacy",
+        "chatml_slow_nonlegacy": "tok_chatml_nonlegacy",
     }
-    return cache(lambda name: load_tokenizer(GOLDEN / "common" / folders[name]))
+    return cache(
+        lambda name: load_tokenizer(golden_root() / "common" / folders[name], model_max_length=ORIGINAL_LIMIT)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -40,15 +45,14 @@ def tokenizer(tokenizer_of):
 @pytest.fixture(scope="session")
 def cases():
     """Return the conversations of the reference data by name."""
-    return {case["name"]: case for case in json.loads((GOLDEN / "train_data/conversations.json").read_text())}
+    return {case["name"]: case for case in json.loads((TRAIN_DATA / "conversations.json").read_text())}
 
 
 @pytest.fixture(scope="session")
 def expected_encodings():
-    """Return what the original made of each conversation, for the tokenizers that are stored here."""
-    with gzip.open(GOLDEN / "train_data/preprocess.jsonl.gz", "rt") as file:
-        records = [json.loads(line) for line in file]
-    return [record for record in records if record["tokenizer"] != "chatml_slow_nonlegacy"]
+    """Return what the original made of each conversation, per version and tokenizer."""
+    with gzip.open(TRAIN_DATA / "preprocess.jsonl.gz", "rt") as file:
+        return [json.loads(line) for line in file]
 
 
 @pytest.fixture(scope="session")

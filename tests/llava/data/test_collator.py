@@ -40,6 +40,22 @@ def test_batches_equal_the_originals(golden, tokenizer_of, image_processor, name
     assert batch["images"].shape == (6, 3, 56, 56)
 
 
+@pytest.mark.parametrize("aspect_ratio", ["pad", "square"])
+def test_pixels_of_a_batch_equal_the_originals(golden, tokenizer, image_processor, aspect_ratio):
+    folder = golden / "train_data/dataset"
+    dataset = LlavaDataset(
+        read_records(folder / "data.json"),
+        tokenizer,
+        image_processor,
+        version="v1",
+        image_folder=folder / "images",
+        image_aspect_ratio=aspect_ratio,
+    )
+    expected = torch.from_numpy(np.load(folder.parent / "dataset_batches.npz")[f"images.{aspect_ratio}"])
+    images = LlavaCollator(0, 256)([dataset[index] for index in range(len(expected))])["images"]
+    torch.testing.assert_close(images, expected, atol=1e-6, rtol=0)
+
+
 def test_caption_batches_equal_the_originals(golden, tokenizer, image_processor):
     folder = golden / "train_data/dataset"
     records = read_records(folder / "data_plain.json")

@@ -11,8 +11,8 @@ from llava.conversation import conv_templates
 from llava.data.encode import encode_conversation, image_to_front, training_segments
 from llava.mm_utils import tokenizer_image_token
 
-ORIGINAL_LIMIT = 256
-"""Where the original cut its text-only samples; ours are cut in the collator."""
+EMPTY_OR_OPEN = ("c08_empty_answer", "c25_ends_with_human")
+"""Conversations without anything to learn, or without an answer to the last question."""
 
 
 def encoded(record, cases, tokenizer_of):
@@ -23,8 +23,7 @@ def encoded(record, cases, tokenizer_of):
         version=record["version"],
         has_image=case["has_image"],
     )
-    limit = ORIGINAL_LIMIT if not case["has_image"] and record["version"] != "plain" else None
-    return result.input_ids.tolist()[:limit], result.labels.tolist()[:limit]
+    return result.input_ids.tolist(), result.labels.tolist()
 
 
 def learned_text(result, tokenizer):
@@ -35,8 +34,8 @@ def test_prompts_equal_the_originals(golden, cases):
     num_compared = 0
     for version, prompts in json.loads((golden / "train_data/prompts.json").read_text()).items():
         for name, prompt in prompts.items():
-            if name in ("c08_empty_answer", "c25_ends_with_human") and version != "plain":
-                continue  # refused here: there is nothing to learn, or no answer to the last question
+            if name in EMPTY_OR_OPEN and version != "plain":
+                continue  # refused here
             case = cases[name]
             pieces = training_segments(
                 case["conversations"], conv_templates[version], has_image=case["has_image"]
@@ -48,8 +47,10 @@ def test_prompts_equal_the_originals(golden, cases):
 
 def test_ids_and_labels_equal_the_originals(expected_encodings, cases, tokenizer_of):
     understood = [record for record in expected_encodings if record.get("mismatch") is False]
-    records = [record for record in understood if record["version"] != "mpt"]
-    assert len(records) == 215
+    records = [
+        record for record in understood if record["version"] == "plain" or record["case"] not in EMPTY_OR_OPEN
+    ]
+    assert len(records) == 234
     for record in records:
         ids, labels = encoded(record, cases, tokenizer_of)
         where = record["version"], record["case"], record["tokenizer"]
@@ -57,17 +58,52 @@ def test_ids_and_labels_equal_the_originals(expected_encodings, cases, tokenizer
         assert labels == record["labels"], where
 
 
-def test_ids_equal_the_originals_and_answers_are_learned_where_it_gave_up(
+def test_a_batch_of_text_is_that_of_the_original(golden, cases, tokenizer_of):
+    batches = json.loads((golden / "train_data/preprocess_batched_text.json").read_text())
+    assert len(batches) == 2
+    for batch in batches:
+        tokenizer = tokenizer_of(batch["tokenizer"])
+        for name, ids, labels in zip(batch["cases"], batch["input_ids"], batch["labels"], strict=True):
+            result = encode_conversation(
+                cases[name]["conversations"], tokenizer, version=batch["version"], has_image=False
+            )
+            length = len(result.input_ids)
+            assert ids == result.input_ids.tolist() + [0] * (len(ids) - length), name
+            assert labels == result.labels.tolist() + [IGNORE_INDEX] * (len(ids) - length), name
+
+
+def test_where_the_original_gave_up_ids_are_its_own_and_exactly_the_answers_are_learned(
     expected_encodings, cases, tokenizer_of
 ):
-    refused = ("c08_empty_answer", "c25_ends_with_human")
     records = [record for record in expected_encodings if record.get("mismatch")]
-    for record in (record for record in records if record["case"] not in refused):
+    records = [record for record in records if record["case"] not in EMPTY_OR_OPEN]
+    assert len(records) == 132
+    for record in records:
+        case, tokenizer = cases[record["case"]], tokenizer_of(record["tokenizer"])
         ids, labels = encoded(record, cases, tokenizer_of)
         where = record["version"], record["case"], record["tokenizer"]
         assert ids == record["input_ids"], where
-        is_cut = len(ids) == ORIGINAL_LIMIT
-        assert is_cut or any(label != IGNORE_INDEX for label in labels), where
+        pieces = training_segments(
+            case["conversations"], conv_templates[record["version"]], has_image=case["has_image"]
+        )
+        answers = "".join("".join(piece.text for piece in pieces if piece.is_answer).split())
+        learned = "".join(tokenizer.decode([label for label in labels if label != IGNORE_INDEX]).split())
+        is_cut = len(ids) == tokenizer.model_max_length
+        assert answers.startswith(learned) if is_cut else learned == answers, where
+
+
+def test_text_is_cut_at_the_tokenizers_length_and_a_sample_with_an_image_is_not(cases, tokenizer_of):
+    tokenizer = tokenizer_of("slow_nonlegacy")
+    lengths = {
+        name: len(
+            encode_conversation(
+                cases[name]["conversations"], tokenizer, version="v1", has_image=cases[name]["has_image"]
+            ).input_ids
+        )
+        for name in ("c13_very_long_text", "c12_very_long_image")
+    }
+    assert lengths["c13_very_long_text"] == tokenizer.model_max_length == 256
+    assert lengths["c12_very_long_image"] > 256
 
 
 def test_what_the_original_crashed_on_is_refused(expected_encodings, cases, tokenizer_of):
@@ -110,10 +146,17 @@ def test_a_conversation_without_anything_to_learn_is_refused(cases, tokenizer, n
 
 
 def test_chatml_learns_each_answer_with_its_end_token(cases, tokenizer_of):
-    tokenizer = tokenizer_of("chatml_slow_legacy")
+    tokenizer = tokenizer_of("chatml_slow_nonlegacy")
     conversations = cases["c15_images_two_turns"]["conversations"]
     result = encode_conversation(conversations, tokenizer, version="mpt", has_image=True)
     assert learned_text(result, tokenizer) == "A lamp.<|im_end|>A clock.<|im_end|>"
+
+
+def test_chatml_labels_are_the_originals_where_its_count_adds_up(cases, tokenizer_of):
+    tokenizer = tokenizer_of("chatml_slow_legacy")
+    conversations = cases["c15_images_two_turns"]["conversations"]
+    result = encode_conversation(conversations, tokenizer, version="mpt", has_image=True)
+    assert learned_text(result, tokenizer) == "\nA lamp.A clock.<|im_end|>"
 
 
 SAYINGS = st.lists(
@@ -189,6 +232,18 @@ def test_image_tags_are_wrapped_as_template_and_model_ask(version, start_end, ex
         mm_use_im_start_end=start_end,
     )
     assert pieces[0].text.endswith(expected)
+
+
+def test_a_template_is_chosen_per_call_and_nothing_is_remembered(cases, tokenizer):
+    conversations = cases["c04_multi3"]["conversations"]
+
+    def ids(version):
+        result = encode_conversation(conversations, tokenizer, version=version, has_image=True)
+        return result.input_ids.tolist()
+
+    first = {version: ids(version) for version in ("v1", "llava_v0", "llava_llama_2")}
+    assert {version: ids(version) for version in reversed(first)} == first
+    assert len({tuple(found) for found in first.values()}) == 3
 
 
 def test_an_unknown_version_is_refused(tokenizer, human, gpt):

@@ -10,8 +10,17 @@ from hypothesis import strategies as st
 from llava.data.sampler import ModalityLengthSampler, split_to_even_chunks
 
 
-def test_chunks_equal_the_originals(golden):
-    facts = json.loads((golden / "misc/sampler.json").read_text())["split_to_even_chunks"]
+@pytest.fixture(scope="module")
+def reference(golden):
+    return json.loads((golden / "misc/sampler.json").read_text())
+
+
+def blocks(order, size):
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def test_chunks_equal_the_originals(reference):
+    facts = reference["split_to_even_chunks"]
     assert len(facts) == 6
     for fact in facts:
         assert split_to_even_chunks(fact["indices"], fact["lengths"], fact["num_chunks"]) == fact["chunks"]
@@ -39,6 +48,39 @@ def test_every_sample_comes_once_and_full_megabatches_have_one_modality(
 def count_modalities(lengths):
     num_images = sum(length > 0 for length in lengths)
     return num_images, len(lengths) - num_images
+
+
+def test_megabatches_are_dealt_as_the_originals(reference):
+    """Every full megabatch of one modality in the original's orders has the lengths that ours would deal."""
+    num_compared = 0
+    for fact in reference["sampler"]:
+        lengths, size = fact["lengths"], fact["batch_size"] * fact["world_size"]
+        if not fact["group_by_modality"]:
+            lengths = [abs(length) for length in lengths]
+        for megabatch in blocks(fact["first_epoch"], size) + blocks(fact["second_epoch"], size):
+            dealt = [lengths[index] for index in megabatch]
+            if len(megabatch) < size or len({length > 0 for length in dealt}) > 1 or dealt[0] < 0:
+                continue
+            longest_first = sorted(dealt, reverse=True)
+            chunks = split_to_even_chunks(range(size), longest_first, fact["world_size"])
+            assert [longest_first[place] for chunk in chunks for place in chunk] == dealt
+            num_compared += 1
+    assert num_compared > 200
+
+
+def test_an_epoch_has_as_many_megabatches_of_each_modality_as_the_originals(reference):
+    for fact in (fact for fact in reference["sampler"] if fact["group_by_modality"]):
+        lengths, size = fact["lengths"], fact["batch_size"] * fact["world_size"]
+        order = list(ModalityLengthSampler(lengths, fact["batch_size"], fact["world_size"]))
+        assert len(order) == fact["len"]
+        assert sorted(order) == sorted(fact["first_epoch"])
+
+        def pure(order, lengths=lengths, size=size):
+            groups = [{lengths[index] > 0 for index in block} for block in blocks(order, size)]
+            return sum(len(group) == 1 for group in groups)
+
+        # the original mixes both modalities' last megabatches even if they are full
+        assert pure(order) >= pure(fact["first_epoch"])
 
 
 def test_full_tails_are_not_mixed():
