@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Stage 2: train language model and projector on instructions, from the projector of stage 1.
+# Stage 2: train language model and projector on instructions, from the projector of stage 1 (PROJECTOR=none: from
+# the one that BASE brings).
 # Any flag of `python -m llava.train` may follow and wins. PRESET=toy trains the small world on a CPU.
 #   OUTPUT=checkpoints/try1 scripts/finetune.sh --learning_rate 1e-5
 set -euo pipefail
@@ -22,11 +23,15 @@ ACCUMULATION=${ACCUMULATION:-$(accumulation)}
 
 require_model BASE --model_name_or_path "${WORLD:-download a Vicuna-v1.5 checkpoint there}" "$@"
 require_model VISION_TOWER --vision_tower "${WORLD:-download a CLIP checkpoint there}" "$@"
-require -f PROJECTOR --pretrain_mm_mlp_adapter "run scripts/pretrain.sh first" "$@"
+projector=()
+if [[ $PROJECTOR != none ]]; then
+    require -f PROJECTOR --pretrain_mm_mlp_adapter "run scripts/pretrain.sh first" "$@"
+    projector=(--pretrain_mm_mlp_adapter "$PROJECTOR")
+fi
 require -f DATA --data_path "${WORLD:-it is part of liuhaotian/LLaVA-Instruct-150K (see playground/README.md)}" "$@"
 require -d IMAGES --image_folder "${WORLD:-playground/README.md says which image sets go there}" "$@"
 
-train --model_name_or_path "$BASE" --version v1 --vision_tower "$VISION_TOWER" --pretrain_mm_mlp_adapter "$PROJECTOR" \
+train --model_name_or_path "$BASE" --version v1 --vision_tower "$VISION_TOWER" "${projector[@]}" \
     --data_path "$DATA" --image_folder "$IMAGES" --output_dir "$OUTPUT" \
     --mm_projector_type mlp2x_gelu --mm_vision_select_layer -2 \
     --mm_use_im_start_end False --mm_use_im_patch_token False \

@@ -21,7 +21,7 @@ FILES = re.compile(rf"(?<![\w./-])(?:{FOLDERS}|[\w-]+\.(?:toml|txt))(?![\w/*])")
 MODULE = re.compile(r"(?:-m|--module) (llava[\w.]*|dpn[\w.]*)")
 FLAG = re.compile(r"(?<![\w-])--([a-z][a-z_]+)(?=[ =\"\n])")
 LAUNCHER_FLAGS = {"num_gpus", "module", "standalone", "nproc_per_node", "nnodes"}
-STAGES = ["pretrain", "finetune", "finetune_dpn"]
+STAGES = ["pretrain", "finetune", "finetune_dpn", "finetune_lora", "finetune_task", "finetune_task_lora"]
 
 
 def text(script):
@@ -113,14 +113,25 @@ def test_every_flag_of_a_training_script_is_read(stage, inputs):
         ("pretrain", 256, 1e-3, "zero2"),
         ("finetune", 128, 2e-5, "zero3"),
         ("finetune_dpn", 128, 2e-5, "zero3"),
+        ("finetune_lora", 128, 2e-4, "zero3"),
+        ("finetune_task", 128, 2e-5, "zero3"),
+        ("finetune_task_lora", 128, 2e-4, "zero3"),
     ],
 )
 def test_the_defaults_are_the_papers(stage, batch, rate, zero, inputs):
+    if "task" in stage:
+        del inputs["PROJECTOR"]  # the checkpoint to go on from brings one
     words = run(f"scripts/{stage}.sh", **inputs).stdout.splitlines()
     assert words[:6] == ["deepspeed", "--num_gpus", "8", "--module", "llava.train", "--deepspeed"]
     assert words[6] == f"scripts/{zero}.json"
     model, data, training = parse(words[7:])
-    assert model.model_name_or_path == "lmsys/vicuna-7b-v1.5"
+    is_task, has_lora = "task" in stage, "lora" in stage
+    base = "liuhaotian/llava-v1.5-7b" if is_task else "lmsys/vicuna-7b-v1.5"
+    assert model.model_name_or_path == base
+    assert (model.pretrain_mm_mlp_adapter is None) == (is_task or stage == "pretrain")
+    assert training.lora_enable is has_lora
+    if has_lora:
+        assert (training.lora_r, training.lora_alpha, training.mm_projector_lr) == (128, 256, 2e-5)
     assert model.vision_tower == "openai/clip-vit-large-patch14-336"
     assert model.mm_vision_select_layer == -2
     assert 8 * training.per_device_train_batch_size * training.gradient_accumulation_steps == batch

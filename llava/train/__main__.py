@@ -2,13 +2,13 @@
 
 import sys
 
-from llava.train.train import prepare, train
+from llava.train.train import prepare, run
 
 
 def main(argv: list[str]) -> None:
     """Train; what is wrong with flags, files or checkpoints ends in one line, not in a traceback."""
     try:
-        train(prepare(argv))
+        run(prepare(argv))
     except ValueError as error:
         sys.exit(f"python -m llava.train: {_message(error)}")
 

@@ -1,15 +1,18 @@
 """The model that a training stage starts from: a base LLM, or a LLaVA checkpoint to continue."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from llava.model.config import read_config
+from llava.model.config import LlavaConfig, read_config
+from llava.model.files import read_tensors
 from llava.model.llava_llama import LlavaLlamaForCausalLM
 from llava.model.loading import add_tokens, check_kernels, load_weights
-from llava.model.projector import load_projector
+from llava.model.parts import EMBEDDING, own_names, put_into
+from llava.model.projector import gathered, load_projector
 from llava.model.reduction import DpnConfig, from_dict
 from llava.model.tokenizer import load_tokenizer
 from llava.model.vision_tower import vision_config
@@ -35,57 +38,103 @@ def build_for_training(  # noqa: PLR0913 - one argument per flag
     mm_projector_lr: float | None = None,
     reduction: DpnConfig | None = None,
     dtype: torch.dtype = torch.float32,
+    new_dtype: torch.dtype | None = None,
     attn_implementation: str | None = None,
     cache_dir: str | None = None,
+    quantization: Mapping[str, Any] | None = None,
 ) -> tuple[PreTrainedTokenizerBase, LlavaLlamaForCausalLM, Any]:
     """Build the model that a training stage starts from: a base LLM, or a LLaVA checkpoint to continue.
 
-    Everything is loaded and checked; only the vision tower is frozen. A new reduction starts with fresh
-    routers; a checkpoint's own one is kept.
+    All is loaded and checked; only the tower is frozen. A new reduction starts with fresh routers; a
+    checkpoint's own is kept. Arguments are the flags of the same names, and besides `dtype` of the weights,
+    `new_dtype` of projector and reducer (unset: the same) and `quantization`, options of `from_pretrained`.
 
     Raises:
-        ValueError: weights are missing that no new module explains, or the reduction contradicts the
-        checkpoint's.
+        ValueError: missing weights that no new module explains, or flags that contradict the checkpoint.
     """
-    config = read_config(model_name_or_path)
-    started_as_llava = config.mm_vision_tower is not None
-    config.mm_vision_tower = vision_tower
-    config.mm_projector_type = mm_projector_type
-    config.mm_vision_select_layer = mm_vision_select_layer
-    config.mm_vision_select_feature = mm_vision_select_feature
-    config.mm_patch_merge_type = mm_patch_merge_type
-    config.mm_use_im_start_end = mm_use_im_start_end
-    config.mm_use_im_patch_token = mm_use_im_patch_token
-    config.image_aspect_ratio = image_aspect_ratio
-    config.tokenizer_model_max_length = model_max_length
-    config.tokenizer_padding_side = "right"
-    config.tune_mm_mlp_adapter = tune_mm_mlp_adapter
-    # pyright: ignore[reportAttributeAccessIssue] - upstream's field
-    config.freeze_mm_mlp_adapter = freeze_mm_mlp_adapter
-    config.mm_projector_lr = mm_projector_lr  # pyright: ignore[reportAttributeAccessIssue] - upstream's field
-    had_reduction = config.reduction is not None
-    if reduction is not None:
-        if had_reduction and from_dict(config.reduction) != reduction:  # pyright: ignore[reportArgumentType]
-            raise ValueError(
-                f"{model_name_or_path} was trained with another reduction than the one asked for; leave "
-                f"--reduction out "
-                f"to continue with {config.reduction}"
-            )
-        config.reduction = reduction.to_dict()
-    tokenizer = load_tokenizer(model_name_or_path, model_max_length=model_max_length)
-    if vision_tower is not None:
-        config.mm_hidden_size = vision_config(vision_tower).hidden_size
-    check_kernels(config)
-    new = [] if started_as_llava else ["model.mm_projector.", "model.image_newline"]
-    new += [] if had_reduction else ["model.reducer."]
-    options: dict[str, Any] = {"cache_dir": cache_dir}
-    if attn_implementation is not None:
-        options["attn_implementation"] = attn_implementation
-    model = load_weights(model_name_or_path, config, dtype=dtype, allow_missing=new, **options)
+    fields = {
+        "mm_vision_tower": vision_tower,
+        "mm_projector_type": mm_projector_type,
+        "mm_vision_select_layer": mm_vision_select_layer,
+        "mm_vision_select_feature": mm_vision_select_feature,
+        "mm_patch_merge_type": mm_patch_merge_type,
+        "mm_use_im_start_end": mm_use_im_start_end,
+        "mm_use_im_patch_token": mm_use_im_patch_token,
+        "image_aspect_ratio": image_aspect_ratio,
+        "tokenizer_model_max_length": model_max_length,
+        "tokenizer_padding_side": "right",
+        "tune_mm_mlp_adapter": tune_mm_mlp_adapter,
+        "use_mm_proj": True,  # this and the next two are written as upstream does, and read by nobody
+        "freeze_mm_mlp_adapter": freeze_mm_mlp_adapter,
+        "mm_projector_lr": mm_projector_lr,
+    }
+    config, may_miss = _configure(model_name_or_path, fields, reduction, cache_dir)
+    tokenizer = load_tokenizer(model_name_or_path, model_max_length=model_max_length, cache_dir=cache_dir)
+    chosen = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
+    options: dict[str, Any] = {"cache_dir": cache_dir, **chosen, **(quantization or {})}
+    model = load_weights(model_name_or_path, config, dtype=dtype, allow_missing=may_miss, **options)
     add_tokens(tokenizer, model)
     if vision_tower is None:
         return tokenizer, model, None
-    model.get_vision_tower().load_model(dtype=dtype)
-    if pretrain_mm_mlp_adapter is not None:
-        load_projector(model.model.mm_projector, Path(pretrain_mm_mlp_adapter))
-    return tokenizer, model, model.get_vision_tower().image_processor
+    tower = model.get_vision_tower()
+    tower.load_model(dtype=dtype, device=model.device if quantization else None)
+    _prepare_new(model, new_dtype or dtype, pretrain_mm_mlp_adapter)
+    return tokenizer, model, tower.image_processor
+
+
+def _prepare_new(model: LlavaLlamaForCausalLM, dtype: torch.dtype, projector: str | None) -> None:
+    """Give projector and reducer the dtype they learn in, and load what stage 1 has trained."""
+    for module in (model.model.mm_projector, model.model.reducer):
+        if module is not None:
+            module.to(dtype)
+    if projector is not None:
+        _load_stage_one(model, Path(projector))
+
+
+def _configure(
+    path: str, fields: Mapping[str, Any], reduction: DpnConfig | None, cache_dir: str | None
+) -> tuple[LlavaConfig, list[str]]:
+    """Give the start's configuration with the flags' values, and the modules that its weights lack."""
+    config = read_config(path, cache_dir=cache_dir)
+    is_llava, had_reduction = config.mm_vision_tower is not None, config.reduction is not None
+    had_newline = is_llava and "unpad" in config.mm_patch_merge_type
+    if is_llava and config.mm_projector_type != fields["mm_projector_type"]:
+        raise ValueError(
+            f"{path} has a projector of type {config.mm_projector_type}, so training can't go on with "
+            f"--mm_projector_type {fields['mm_projector_type']}; name the checkpoint's type"
+        )
+    if reduction is not None:
+        if had_reduction and from_dict(config.reduction) != reduction:  # pyright: ignore[reportArgumentType]
+            raise ValueError(
+                f"{path} was trained with another reduction than the one asked for; leave --reduction out "
+                f"to continue with {config.reduction}"
+            )
+        config.reduction = reduction.to_dict()
+    for name, value in fields.items():
+        setattr(config, name, value)
+    if config.mm_vision_tower is not None:
+        config.mm_hidden_size = vision_config(config.mm_vision_tower).hidden_size
+    check_kernels(config)
+    had = {
+        "model.mm_projector.": is_llava,
+        "model.image_newline": had_newline,
+        "model.reducer.": had_reduction,
+    }
+    return config, [name for name, was_there in had.items() if not was_there]
+
+
+def _load_stage_one(model: LlavaLlamaForCausalLM, path: Path) -> None:
+    """Load a projector and, where images stand between start and end tokens, these tokens' embeddings."""
+    load_projector(model.model.mm_projector, path)
+    if not model.config.mm_use_im_start_end:
+        return
+    rows = own_names(read_tensors(path)).get(EMBEDDING)
+    if rows is None:
+        raise ValueError(
+            f"{path} holds no embeddings of <im_start> and <im_end>: it was trained without them; use "
+            "--mm_use_im_start_end False, or run stage 1 with True"
+        )
+    embeddings = [parameter for name, parameter in model.named_parameters() if name == EMBEDDING]
+    with gathered(embeddings) as is_writer:
+        if is_writer:
+            put_into(model, {EMBEDDING: rows[-2:]}, str(path))

@@ -1,13 +1,13 @@
-"""Saving that survives ZeRO-3, and finding the checkpoint to go on from."""
+"""Saving and restoring what was trained, also under ZeRO-3; finding the checkpoint to go on from."""
 
 import json
 import logging
 import math
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +19,27 @@ from llava.train.arguments import TrainingArguments
 logger = logging.getLogger(__name__)
 
 PROJECTOR_FILE = "mm_projector.bin"
+NON_LORA_FILE = "non_lora_trainables.bin"
 STATE_FILE = "trainer_state.json"
 """Written last by transformers' Trainer, so a checkpoint folder that has it is complete."""
 
-RESULT_FILES = ("*.safetensors", "*.safetensors.index.json", "*config.json", "token*", "*tokens*.json")
+RESULT_FILES = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    NON_LORA_FILE,
+    "*config.json",
+    "token*",
+    "*tokens*.json",
+)
+
+
+class PartialWeights(NamedTuple):
+    """How a run that trains a part of the model keeps that part alone."""
+
+    save: Callable[..., None]
+    """Called by every rank with model, folder and is_writer."""
+    load: Callable[[Any, Path], None]
+    """Puts what was saved into the model again."""
 
 
 def is_projector_key(name: str) -> bool:
@@ -40,19 +57,52 @@ def save_projector(model: PreTrainedModel, folder: Path, *, is_writer: bool) -> 
 
     Where start and end tokens were added for images, their embeddings were trained too and are saved along.
     """
-    saved = [
-        (name, parameter)
-        for name, parameter in model.named_parameters()
-        if is_projector_key(name) or ("embed_tokens." in name and parameter.requires_grad)
-    ]
-    tensors = gather_parameters(saved)
+    tensors = gather_parameters(_stage_one(model))
     if not is_writer:
         return
     folder.mkdir(parents=True, exist_ok=True)
     model.config.save_pretrained(folder)
-    partial = folder / f"{PROJECTOR_FILE}.partial"
-    torch.save(tensors, partial)
-    partial.replace(folder / PROJECTOR_FILE)
+    replace_file(folder / PROJECTOR_FILE, tensors)
+
+
+def restore_projector(model: PreTrainedModel, folder: Path) -> None:
+    """Put what `save_projector` wrote into a model, to go on with stage 1.
+
+    Raises:
+        ValueError: the file belongs to another model.
+    """
+    tensors = torch.load(folder / PROJECTOR_FILE, map_location="cpu", weights_only=True)
+    restore(dict(_stage_one(model)), tensors, folder)
+
+
+@torch.no_grad()
+def restore(parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Copy tensors into the parameters of the same names.
+
+    Raises:
+        ValueError: a parameter has no tensor, a tensor no parameter, or they differ in shape.
+    """
+    missing = sorted(parameters.keys() - tensors.keys())
+    left = sorted(tensors.keys() - parameters.keys())
+    misshapen = [
+        f"{name} {tuple(tensors[name].shape)} for {tuple(parameter.shape)}"
+        for name, parameter in parameters.items()
+        if name in tensors and tensors[name].shape != parameter.shape
+    ]
+    if missing or left or misshapen:
+        raise ValueError(
+            f"{folder} belongs to another model: it lacks {missing}, has {left} too many and {misshapen} in "
+            "another shape; choose another --output_dir to start afresh"
+        )
+    for name, parameter in parameters.items():
+        parameter.copy_(tensors[name])
+
+
+def replace_file(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors so that the file is whole whenever it is there."""
+    partial = path.with_name(f"{path.name}.partial")
+    torch.save(dict(tensors), partial)
+    partial.replace(path)
 
 
 def last_checkpoint(output_dir: Path) -> Path | None:
@@ -103,6 +153,15 @@ def rehearse_saving(model: PreTrainedModel, tokenizer: Any, output_dir: Path) ->
         shutil.rmtree(folder)
 
 
+def _stage_one(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """List what stage 1 keeps: the projector, and embeddings if new tokens let them learn."""
+    return [
+        (name, parameter)
+        for name, parameter in model.named_parameters()
+        if is_projector_key(name) or ("embed_tokens." in name and parameter.requires_grad)
+    ]
+
+
 def _whole(parameter: nn.Parameter) -> Tensor:
     with gathered([parameter]):
         return parameter.detach().cpu().clone()
@@ -119,6 +178,11 @@ def _step(folder: Path) -> int | None:
 def _is_complete(folder: Path) -> bool:
     if _step(folder) is None:
         return False
-    has_weights = any(folder.glob("*.safetensors")) or any(folder.glob("global_step*"))
+    is_whole = (folder / PROJECTOR_FILE).is_file() or any(folder.glob("*.safetensors"))
+    has_weights = is_whole or any(folder.glob("global_step*"))
     has_optimizer = (folder / "optimizer.pt").is_file() or any(folder.glob("global_step*"))
     return has_weights and has_optimizer
+
+
+PROJECTOR_ONLY = PartialWeights(save_projector, restore_projector)
+"""Stage 1: mm_projector.bin and config.json."""

@@ -41,6 +41,14 @@ _TRAINING = (
     "optim",
     "num_train_epochs",
     "max_steps",
+    "bits",
+    "double_quant",
+    "quant_type",
+    "lora_enable",
+    "lora_r",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_bias",
 )
 _DIGITS = 16
 

@@ -13,30 +13,42 @@ RENAMED = {
     "no_cuda": "use_cpu",
     "per_gpu_train_batch_size": "per_device_train_batch_size",
     "per_gpu_eval_batch_size": "per_device_eval_batch_size",
+    "push_to_hub_model_id": "hub_model_id",
+    "push_to_hub_token": "hub_token",
+    "torchdynamo": "torch_compile_backend",
 }
 
 WITHOUT_EFFECT = {
-    "double_quant": "there is no quantised training",
     "fp16_backend": "precision is chosen with --bf16 or --fp16 alone",
+    "fp16_opt_level": "precision is chosen with --bf16 or --fp16 alone",
     "half_precision_backend": "precision is chosen with --bf16 or --fp16 alone",
     "include_inputs_for_metrics": "training computes no evaluation metrics",
+    "include_tokens_per_second": "the speed is logged as samples and steps per second",
+    "jit_mode_eval": "training evaluates nothing",
     "lazy_preprocess": "images are always read when they are needed",
     "logging_dir": "set the environment variable TENSORBOARD_LOGGING_DIR instead",
-    "lora_weight_path": "it was never read",
+    "lora_weight_path": "LLaVA never read it; a run goes on from its last complete checkpoint by itself",
+    "mp_parameters": "SageMaker's model parallelism is not supported",
     "mpt_attn_impl": "MPT is not supported",
     "overwrite_output_dir": "nothing is overwritten; a run goes on from its last complete checkpoint",
-    "quant_type": "there is no quantised training",
+    "ray_scope": "there is no search for hyperparameters",
     "save_safetensors": "weights are always saved as safetensors",
-    "lora_r": "there is no LoRA training",
-    "lora_alpha": "there is no LoRA training",
-    "lora_dropout": "there is no LoRA training",
-    "lora_bias": "there is no LoRA training",
+    "tpu_metrics_debug": "TPUs are not supported",
+    "tpu_num_cores": "TPUs are not supported",
+    "use_ipex": "torch's own CPU kernels are used",
+    "use_legacy_prediction_loop": "training evaluates nothing",
+    "use_mps_device": "the device is found without it",
 }
 
 ONLY_VALUE = {
-    "lora_enable": ("false", "LoRA training is not available; leave the flag out to train all weights"),
-    "bits": ("16", "quantised training is not available; leave the flag out"),
+    "adafactor": ("false", "use --optim adafactor"),
+    "dispatch_batches": ("none", "use --accelerator_config '{\"dispatch_batches\": true}'"),
+    "fsdp_min_num_params": ("0", "use --fsdp_config '{\"min_num_params\": ...}'"),
+    "fsdp_transformer_layer_cls_to_wrap": ("none", "use --fsdp_config"),
     "group_by_length": ("false", "use --group_by_modality_length True"),
+    "past_index": ("-1", "a decoder's past states aren't carried from batch to batch; leave the flag out"),
+    "push_to_hub_organization": ("none", "use --hub_model_id organization/name"),
+    "split_batches": ("false", "use --accelerator_config '{\"split_batches\": true}'"),
 }
 """Flags of which one value is accepted and does nothing, and what to do instead of any other."""
 
@@ -73,7 +85,7 @@ def join_flags(flags: Iterable[Flag]) -> list[str]:
 def translate(flags: Iterable[Flag]) -> list[Flag]:
     """Replace flags of older versions by today's, with one notice for each that changes or does nothing."""
     translated = []
-    for flag in flags:
+    for flag in _with_one_warmup(list(flags)):
         if flag.name in RENAMED:
             logger.warning("--%s is now called --%s", flag.name, RENAMED[flag.name])
             translated.append(Flag(RENAMED[flag.name], flag.words))
@@ -96,6 +108,29 @@ def require_known(flags: Iterable[Flag], known: Iterable[str]) -> None:
             problems.append(f"unknown flag --{flag.name}" + (f", did you mean --{near[0]}?" if near else ""))
     if problems:
         raise ValueError("; ".join(problems) + " (--help lists all flags)")
+
+
+def _with_one_warmup(flags: list[Flag]) -> list[Flag]:
+    """Keep one of --warmup_ratio and --warmup_steps; of both, steps won in transformers 4 unless it was 0.
+
+    Raises:
+        ValueError: a ratio that would be read as a number of steps.
+    """
+    last = {flag.name: _number(flag.words) for flag in flags}
+    if last.get("warmup_ratio", 0) >= 1:
+        raise ValueError("--warmup_ratio of 1 or more would be a number of steps: give it as --warmup_steps")
+    if {"warmup_ratio", "warmup_steps"} <= last.keys():
+        dropped = "warmup_ratio" if last["warmup_steps"] > 0 else "warmup_steps"
+        flags = [flag for flag in flags if flag.name != dropped]
+    return flags
+
+
+def _number(words: Sequence[str]) -> float:
+    """Read a value; what is none is left to the parser, which names the flag."""
+    try:
+        return float(words[-1])
+    except (IndexError, ValueError):
+        return 0.0
 
 
 def _require_only_value(flag: Flag) -> None:

@@ -1,18 +1,21 @@
 """Checks that a training run can finish, made before anything large is loaded."""
 
 import importlib.util
+import json
 import re
 import tempfile
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from pathlib import Path
 
+import torch
+
 from llava.conversation import conv_templates
-from llava.data.records import Record
 from llava.train.arguments import Arguments, DataArguments, ModelArguments, TrainingArguments
 
 HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
-MISSING_IMAGES_NAMED = 5
+OLD_VERSIONS = ("v0", "v0.5")
+LORA_BIASES = ("none", "all", "lora_only")
+QUANT_TYPES = ("nf4", "fp4")
 REPORTER_EXTRAS = {"wandb": "wandb", "tensorboard": "train"}
 
 
@@ -22,7 +25,28 @@ def check_arguments(arguments: Arguments, *, has_reduction: bool) -> None:
     _check_model(model, has_reduction=has_reduction)
     _check_data(data)
     _check_training(model, training)
+    _check_adapter(model, training)
+    _check_quantization(training)
+    check_sharding(model, training)
     require_writable(Path(training.output_dir or ""))
+
+
+def check_sharding(model: ModelArguments, training: TrainingArguments) -> None:
+    """Refuse what would lose weights or settings without a word."""
+    if training.fsdp and (training.lora_enable or model.tune_mm_mlp_adapter):
+        raise ValueError("--fsdp can't save a part of the model: use --deepspeed scripts/zero3.json")
+    if not isinstance(training.deepspeed, str):
+        return
+    sections = json.loads(Path(training.deepspeed).read_text(encoding="utf-8"))
+    for name, loss in (
+        ("optimizer", "--mm_projector_lr and the parameter groups"),
+        ("scheduler", "--lr_scheduler_type"),
+    ):
+        if name in sections:
+            raise ValueError(
+                f"--deepspeed {training.deepspeed}: its section {name!r} would replace {loss}; remove it "
+                "(scripts/zero3_offload.json is LLaVA's without these sections)"
+            )
 
 
 def require_source(flag: str, value: str | None, what: str) -> None:
@@ -49,33 +73,6 @@ def require_writable(folder: Path) -> None:
         raise ValueError(f"--output_dir {folder} cannot be written to: {error}") from error
 
 
-def check_images(records: Sequence[Record], image_folder: str | None) -> None:
-    """Demand that every image file of the records exists; name the first missing ones and their samples."""
-    with_image = [record for record in records if record.image is not None]
-    if not with_image:
-        return
-    folder = _require_image_folder(image_folder, with_image)
-    names = {record.image: record for record in with_image}
-    with ThreadPoolExecutor(max_workers=16) as pool:
-        exists = pool.map(lambda name: (folder / str(name)).is_file(), names)
-    missing = [(name, names[name].id) for name, found in zip(names, exists, strict=True) if not found]
-    if missing:
-        shown = ", ".join(f"{name} (sample {sample})" for name, sample in missing[:MISSING_IMAGES_NAMED])
-        more = ", ..." if len(missing) > MISSING_IMAGES_NAMED else ""
-        raise ValueError(
-            f"{len(missing)} of {len(names)} images are missing in {folder}: {shown}{more}. "
-            "playground/README.md says where each image set comes from."
-        )
-
-
-def _require_image_folder(image_folder: str | None, with_image: Sequence[Record]) -> Path:
-    if not image_folder:
-        raise ValueError(
-            f"--image_folder is missing: {len(with_image)} samples have an image, e.g. {with_image[0].image}"
-        )
-    return Path(image_folder)
-
-
 def _check_model(model: ModelArguments, *, has_reduction: bool) -> None:
     require_source("model_name_or_path", model.model_name_or_path, "the base language model")
     require_source("vision_tower", model.vision_tower, "the CLIP vision tower")
@@ -86,8 +83,9 @@ def _check_model(model: ModelArguments, *, has_reduction: bool) -> None:
             "stage 1 (scripts/pretrain.sh) writes mm_projector.bin"
         )
     if model.version not in conv_templates:
+        hint = "; LLaVA 1.5 formatted it as v1" if model.version in OLD_VERSIONS else ""
         raise ValueError(
-            f"--version {model.version} is unknown; there are {', '.join(sorted(conv_templates))}"
+            f"--version {model.version} is unknown{hint}; there are {', '.join(sorted(conv_templates))}"
         )
     if model.tune_mm_mlp_adapter and has_reduction:
         raise ValueError(
@@ -123,7 +121,43 @@ def _check_training(model: ModelArguments, training: TrainingArguments) -> None:
         raise ValueError("--remove_unused_columns must stay False: the collator needs every field")
     if training.model_max_length < 1:
         raise ValueError(f"--model_max_length must be at least 1, got {training.model_max_length}")
+    if training.eval_strategy != "no":
+        raise ValueError(
+            f"--eval_strategy {training.eval_strategy}: training evaluates nothing; leave the flag out and "
+            "evaluate checkpoints with scripts/eval"
+        )
     _require_reporters(training.report_to or ())
+
+
+def _check_adapter(model: ModelArguments, training: TrainingArguments) -> None:
+    if not training.lora_enable:
+        return
+    if importlib.util.find_spec("peft") is None:
+        raise ValueError("--lora_enable True: peft is not installed; run `bash scripts/setup.sh train`")
+    if model.tune_mm_mlp_adapter:
+        raise ValueError(
+            "--lora_enable and --tune_mm_mlp_adapter exclude each other: stage 1 trains the projector alone"
+        )
+    if training.lora_r < 1:
+        raise ValueError(f"--lora_r must be at least 1, got {training.lora_r}")
+    if training.lora_bias not in LORA_BIASES:
+        raise ValueError(f"--lora_bias must be one of {', '.join(LORA_BIASES)}, got {training.lora_bias}")
+
+
+def _check_quantization(training: TrainingArguments) -> None:
+    if training.bits not in {4, 8, 16}:
+        raise ValueError(f"--bits must be 4, 8 or 16, got {training.bits}")
+    if training.quant_type not in QUANT_TYPES:
+        raise ValueError(f"--quant_type must be one of {', '.join(QUANT_TYPES)}, got {training.quant_type}")
+    if training.bits == 16:
+        return
+    flag = f"--bits {training.bits}"
+    if not training.lora_enable:
+        raise ValueError(f"{flag}: quantised weights can't learn; add --lora_enable True, or leave it out")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ValueError(f"{flag}: bitsandbytes is not installed; run `pip install bitsandbytes`")
+    if not torch.accelerator.is_available():
+        raise ValueError(f"{flag} needs a GPU and none was found; leave it out")
 
 
 def _require_reporters(report_to: Iterable[str]) -> None:

@@ -2,31 +2,36 @@
 
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch import nn
 from transformers import set_seed
 
 from llava.conversation import SeparatorStyle, conv_templates
 from llava.data.collator import LlavaCollator
 from llava.data.dataset import LlavaDataset
 from llava.data.records import Record, read_records
+from llava.data.verify import quick_check
 from llava.model.reduction import from_dict, parse_reduction, routing_prompt
-from llava.train.arguments import Arguments, ModelArguments, TrainingArguments, parse
+from llava.train.arguments import Arguments, TrainingArguments, parse
 from llava.train.build import build_for_training
 from llava.train.checkpoint import (
+    PROJECTOR_ONLY,
+    PartialWeights,
     finish,
     is_finished,
     last_checkpoint,
     rehearse_saving,
-    save_projector,
 )
 from llava.train.fingerprint import claim, fingerprint
-from llava.train.preflight import check_arguments, check_images
-from llava.train.trainer import LANGUAGE_MODEL, LlavaTrainer, part_of
+from llava.train.legacy_flags import split_flags
+from llava.train.lora import ADAPTER_ONLY, add_adapter, quantization
+from llava.train.preflight import check_arguments
+from llava.train.trainable import set_trainable
+from llava.train.trainer import LlavaTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -49,11 +54,24 @@ def prepare(argv: Sequence[str]) -> Job:
     check_arguments(arguments, has_reduction=reduction is not None)
     records = read_records(str(arguments.data.data_path))
     if arguments.training.process_index == 0:
-        check_images(records, arguments.data.image_folder)
+        quick_check(records, arguments.data.image_folder, version=arguments.model.version)
     return Job(arguments, reduction, records)
 
 
-def train(job: Job) -> None:
+def train(attn_implementation: str | None = None) -> None:
+    """Train as the words of `sys.argv` say; upstream's function, which its entry scripts call.
+
+    Args:
+        attn_implementation: used where the words don't name one.
+    """
+    words = sys.argv[1:]
+    is_named = any(flag.name == "attn_implementation" for flag in split_flags(words))
+    if attn_implementation is not None and not is_named:
+        words = [*words, "--attn_implementation", attn_implementation]
+    run(prepare(words))
+
+
+def run(job: Job) -> None:
     """Build, train and save; a run that was interrupted goes on, one that has finished is left as it is."""
     training = job.arguments.training
     output_dir = Path(training.output_dir or "")
@@ -65,53 +83,39 @@ def train(job: Job) -> None:
     set_seed(training.seed)
     tokenizer, model, image_processor = _build(job)
     _remember_template(model.config, job.arguments.model.version)
-    set_trainable(model, job.arguments.model, training)
+    trained = add_adapter(model, training) if training.lora_enable else model
+    set_trainable(trained, job.arguments.model, training)
     dataset = _build_dataset(job, model, tokenizer, image_processor)
     if training.should_save:
         rehearse_saving(model, tokenizer, output_dir)
     trainer = LlavaTrainer(
-        model=model,
+        model=trained,
         args=training,
         train_dataset=dataset,
         data_collator=LlavaCollator(
             tokenizer.pad_token_id, training.model_max_length, tokens_per_image=_tokens_per_image(model)
         ),
         processing_class=tokenizer,
-        only_projector=job.arguments.model.tune_mm_mlp_adapter,
+        partial=_partial(job.arguments),
     )
     if resume is not None:
         logger.info("going on from %s", resume)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    _save(trainer, job.arguments)
+    _save(trainer, output_dir)
 
 
-def set_trainable(model: nn.Module, arguments: ModelArguments, training: TrainingArguments) -> None:
-    """Decide which parts learn, and log the decision as a table.
-
-    Stage 1 trains the projector alone (and the embeddings of image start and end tokens, if there are any).
-    """
-    only_projector = arguments.tune_mm_mlp_adapter
-    learns = {
-        "vision tower": False,
-        "projector": not training.freeze_mm_mlp_adapter,
-        LANGUAGE_MODEL: not only_projector and not arguments.freeze_backbone,
-        "reducer": not only_projector,
-    }
-    counts = {part: [0, 0] for part in learns}
-    for name, parameter in model.named_parameters():
-        part = part_of(name)
-        is_new_token = only_projector and arguments.mm_use_im_start_end and "embed_tokens." in name
-        parameter.requires_grad_(learns[part] or is_new_token)
-        size = getattr(parameter, "ds_numel", parameter.numel())  # ZeRO-3 leaves 0 elements on each rank
-        counts[part][0] += size
-        counts[part][1] += size if parameter.requires_grad else 0
-    rows = [f"{part:<16}{total:>16,}{trained:>16,}" for part, (total, trained) in counts.items()]
-    logger.info("%s", "\n".join([f"{'part':<16}{'parameters':>16}{'trained':>16}", *rows]))
+def _partial(arguments: Arguments) -> PartialWeights | None:
+    """Choose what checkpoints and result hold of the weights; None is all of them."""
+    if arguments.model.tune_mm_mlp_adapter:
+        return PROJECTOR_ONLY
+    return ADAPTER_ONLY if arguments.training.lora_enable else None
 
 
 def _build(job: Job) -> tuple[Any, Any, Any]:
     model, data, training = job.arguments
-    is_bf16_sharded = training.bf16 and training.deepspeed is not None  # with fp32 copies of its own
+    dtype = _dtype(training)
+    # DeepSpeed keeps float32 copies of what learns; elsewhere it has to be float32 itself
+    new_dtype = None if training.deepspeed else torch.float32
     return build_for_training(
         model_name_or_path=model.model_name_or_path or "",
         vision_tower=model.vision_tower,
@@ -128,10 +132,19 @@ def _build(job: Job) -> tuple[Any, Any, Any]:
         freeze_mm_mlp_adapter=training.freeze_mm_mlp_adapter,
         mm_projector_lr=training.mm_projector_lr,
         reduction=job.reduction,
-        dtype=torch.bfloat16 if is_bf16_sharded else torch.float32,
+        dtype=dtype,
+        new_dtype=new_dtype,
         attn_implementation=model.attn_implementation,
         cache_dir=training.cache_dir,
+        quantization=quantization(training, dtype),
     )
+
+
+def _dtype(training: TrainingArguments) -> torch.dtype:
+    """Choose the dtype of the loaded weights: half where they are frozen or DeepSpeed has better copies."""
+    if training.bf16 and (training.lora_enable or training.deepspeed is not None):
+        return torch.bfloat16
+    return torch.float16 if training.fp16 and training.lora_enable else torch.float32
 
 
 def _remember_template(config: Any, version: str) -> None:
@@ -167,13 +180,9 @@ def _build_dataset(job: Job, model: Any, tokenizer: Any, image_processor: Any) -
     return dataset
 
 
-def _save(trainer: LlavaTrainer, arguments: Arguments) -> None:
-    """Write the result: stage 1 config.json and mm_projector.bin, stage 2 everything."""
-    output_dir = Path(arguments.training.output_dir or "")
-    if arguments.model.tune_mm_mlp_adapter:
-        save_projector(trainer.llava, output_dir, is_writer=trainer.args.should_save)
-    else:
-        trainer.save_model(str(output_dir))
+def _save(trainer: LlavaTrainer, output_dir: Path) -> None:
+    """Write the result: everything, or the part that was trained and config.json."""
+    trainer.save_model(str(output_dir))
     trainer.save_state()  # last: its presence says that the folder is whole
     logger.info("saved %s", output_dir)
 
@@ -183,3 +192,7 @@ def _configure_logging() -> None:
     is_first = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(format="%(message)s")
     logging.getLogger("llava").setLevel(logging.INFO if is_first else logging.ERROR)
+
+
+if __name__ == "__main__":
+    train()

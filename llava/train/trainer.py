@@ -9,20 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, Trainer, set_seed
+from transformers.training_args import OptimizerNames
 
 from llava.data.sampler import ModalityLengthSampler
 from llava.train.arguments import TrainingArguments
-from llava.train.checkpoint import save_projector
+from llava.train.checkpoint import PartialWeights
+from llava.train.trainable import PROJECTOR, REDUCER, VISION_TOWER, part_of
 
 logger = logging.getLogger(__name__)
-
-PARTS = {"vision_tower.": "vision tower", "mm_projector.": "projector", "reducer.": "reducer"}
-LANGUAGE_MODEL = "language model"
-
-
-def part_of(name: str) -> str:
-    """Name the part of the model that a parameter belongs to."""
-    return next((part for key, part in PARTS.items() if key in name), LANGUAGE_MODEL)
 
 
 def parameter_groups(
@@ -55,6 +49,16 @@ def parameter_groups(
     return sorted(groups.values(), key=lambda group: "lr" in group)  # the first one's rate is what is logged
 
 
+def keep_embeddings_whole(model: nn.Module) -> None:
+    """Tell bitsandbytes' 8-bit optimizers to keep 32-bit states for embeddings, as transformers does."""
+    import bitsandbytes  # noqa: PLC0415 - an extra # pyright: ignore[reportMissingImports]
+
+    manager = bitsandbytes.optim.GlobalOptimManager.get_instance()
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            manager.register_module_override(module, "weight", {"optim_bits": 32})
+
+
 class MetricMeans:
     """Running means of what the model reports, kept on its device so that no step waits for them."""
 
@@ -75,17 +79,18 @@ class MetricMeans:
 
 
 class LlavaTrainer(Trainer):
-    """Trains LLaVA: stage 1 (`only_projector`) keeps mm_projector.bin beside every checkpoint.
+    """Trains LLaVA; checkpoints of a run that trains a part of the model hold that part (`partial`) alone.
 
     1. order: batches of one modality and like length, reproducible from (seed, epoch)
     2. groups: projector and reducer may have learning rates of their own
     3. step: transformers' loss; then the model is told that a step's forward is over
     4. log: the means of the model's metrics since the last line
+    5. save: weights, whole or partial, beside transformers' optimizer, random and trainer state
     """
 
-    def __init__(self, *args: Any, only_projector: bool = False, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, partial: PartialWeights | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.only_projector = only_projector
+        self.partial = partial
         self.metric_means = MetricMeans()
         # Trainer has just seeded all ranks alike; the routes they draw while training must not be the same.
         set_seed(self.args.seed + self.args.process_index)
@@ -106,7 +111,7 @@ class LlavaTrainer(Trainer):
         """Build the optimizer over our parameter groups."""
         if self.optimizer is None:
             trained = cast(PreTrainedModel, self.model if model is None else model)
-            optimizer_class, kwargs = self.get_optimizer_cls_and_kwargs(self.args, trained)
+            optimizer_class, kwargs = self._optimizer_class(trained)
             groups = parameter_groups(
                 trained.named_parameters(),
                 set(self.get_decay_parameter_names(trained)),
@@ -116,20 +121,39 @@ class LlavaTrainer(Trainer):
             if not groups:
                 raise ValueError("nothing is trained: all parts of the model are frozen")
             self.optimizer = optimizer_class(groups, **kwargs)
+            if kwargs.get("optim_bits") == 8:
+                keep_embeddings_whole(trained)
         return self.optimizer
+
+    def _optimizer_class(self, model: PreTrainedModel) -> tuple[Any, dict[str, Any]]:
+        """Look --optim up; optimizers that sort the parameters by themselves are refused."""
+        optimizer_class, kwargs = self.get_optimizer_cls_and_kwargs(self.args, model)
+        is_plain = isinstance(optimizer_class, type) and issubclass(optimizer_class, torch.optim.Optimizer)
+        if not is_plain or kwargs.keys() & {"params", "model", "optimizer_dict"}:
+            raise ValueError(
+                f"--optim {OptimizerNames(self.args.optim).value} sorts the parameters by itself, which "
+                "would bypass the learning rates of projector and reducer; choose another, e.g. adamw_torch"
+            )
+        return optimizer_class, kwargs
 
     def _learning_rates(self) -> dict[str, float]:
         arguments = cast(TrainingArguments, self.args)
         rates = {}
         if arguments.mm_projector_lr is not None:
-            rates["projector"] = arguments.mm_projector_lr
+            rates[PROJECTOR] = arguments.mm_projector_lr
         if self.llava.router_lr_scale != 1.0:
-            rates["reducer"] = arguments.learning_rate * self.llava.router_lr_scale
+            rates[REDUCER] = arguments.learning_rate * self.llava.router_lr_scale
         return rates
 
     @property
     def llava(self) -> Any:
-        """The model under whatever accelerate has put around it."""
+        """The model under whatever accelerate and PEFT have put around it."""
+        model = self._unwrapped
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+    @property
+    def _unwrapped(self) -> Any:
+        """The model that was given: with its adapter, without what accelerate has put around it."""
         return self.accelerator.unwrap_model(self.model)
 
     def compute_loss(
@@ -156,7 +180,7 @@ class LlavaTrainer(Trainer):
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Refuse a checkpoint that doesn't fit; only the frozen tower is never in one."""
-        missing = [name for name in load_result.missing_keys if part_of(name) != "vision tower"]
+        missing = [name for name in load_result.missing_keys if part_of(name) != VISION_TOWER]
         unexpected = list(load_result.unexpected_keys)
         if missing or unexpected:
             raise ValueError(
@@ -165,8 +189,16 @@ class LlavaTrainer(Trainer):
             )
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save all weights; in stage 1 also mm_projector.bin. Every rank must call it."""
-        super().save_model(output_dir, _internal_call)
-        if self.only_projector:
+        """Save all weights, or the part that is trained. Every rank must call it."""
+        if self.partial is None:
+            super().save_model(output_dir, _internal_call)
+        else:
             folder = Path(output_dir or self.args.output_dir or "")
-            save_projector(self.llava, folder, is_writer=self.args.should_save)
+            self.partial.save(self._unwrapped, folder, is_writer=self.args.should_save)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Put a checkpoint's weights into the model, to go on from it."""
+        if self.partial is None:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            self.partial.load(self._unwrapped, Path(resume_from_checkpoint))

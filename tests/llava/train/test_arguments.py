@@ -27,6 +27,14 @@ UPSTREAM = {
     "freeze_mm_mlp_adapter": False,
     "model_max_length": 512,
     "mm_projector_lr": None,
+    "bits": 16,
+    "double_quant": True,
+    "quant_type": "nf4",
+    "lora_enable": False,
+    "lora_r": 64,
+    "lora_alpha": 16,
+    "lora_dropout": 0.05,
+    "lora_bias": "none",
     "group_by_modality_length": False,
 }
 

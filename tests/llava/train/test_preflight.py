@@ -1,10 +1,17 @@
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from llava.data.records import Record
 from llava.train.arguments import Arguments, DataArguments, ModelArguments, TrainingArguments
-from llava.train.preflight import check_arguments, check_images, require_source, require_writable
+from llava.train.preflight import (
+    check_arguments,
+    check_sharding,
+    require_source,
+    require_writable,
+)
 
 CLASSES = {"model": ModelArguments, "data": DataArguments, "training": TrainingArguments}
 
@@ -44,10 +51,6 @@ def check(given, *, has_reduction=False, **changes):
     check_arguments(arguments, has_reduction=has_reduction)
 
 
-def record(sample, image):
-    return Record(id=sample, image=image, conversations=(), source="data.json")
-
-
 def test_a_complete_command_line_passes_and_its_output_folder_exists(given):
     check(given)
     assert Path(given["training"]["output_dir"]).is_dir()
@@ -64,6 +67,14 @@ def test_a_complete_command_line_passes_and_its_output_folder_exists(given):
             "/no/p.bin: there is no such file",
         ),
         ({"version": "v7"}, "--version v7 is unknown; there are .*v1"),
+        ({"version": "v0"}, "--version v0 is unknown; LLaVA 1.5 formatted it as v1; there are .*v1"),
+        ({"lora_enable": True, "tune_mm_mlp_adapter": True}, "stage 1 trains the projector alone"),
+        ({"lora_enable": True, "lora_r": 0}, "--lora_r must be at least 1, got 0"),
+        ({"lora_enable": True, "lora_bias": "some"}, "--lora_bias must be one of none, all, lora_only"),
+        ({"bits": 5}, "--bits must be 4, 8 or 16, got 5"),
+        ({"bits": 4}, "quantised weights can't learn; add --lora_enable True"),
+        ({"bits": 4, "lora_enable": True, "quant_type": "int4"}, "--quant_type must be one of nf4, fp4"),
+        ({"eval_strategy": "steps", "eval_steps": 1}, "training evaluates nothing"),
         ({"data_path": None}, "--data_path is missing"),
         (
             {"data_path": "/no/data.json"},
@@ -79,6 +90,38 @@ def test_a_complete_command_line_passes_and_its_output_folder_exists(given):
 def test_a_value_that_would_end_the_run_is_named(given, changes, message):
     with pytest.raises(ValueError, match=message):
         check(given, **changes)
+
+
+@pytest.mark.parametrize("module", ["peft", "bitsandbytes"])
+def test_a_missing_package_is_named_with_how_to_get_it(module, given, monkeypatch):
+    found = {"peft", "bitsandbytes"} - {module}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in found else None)
+    with pytest.raises(ValueError, match=f"{module} is not installed; run `"):
+        check(given, lora_enable=True, bits=8)
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="checks a machine without a GPU")
+def test_quantised_training_without_a_gpu_is_refused(given, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    with pytest.raises(ValueError, match="--bits 8 needs a GPU and none was found"):
+        check(given, lora_enable=True, bits=8)
+
+
+@pytest.mark.parametrize(
+    ("section", "loss"),
+    [("optimizer", "--mm_projector_lr and the parameter groups"), ("scheduler", "--lr_scheduler_type")],
+)
+def test_a_deepspeed_file_that_replaces_flags_is_refused(section, loss, tmp_path):
+    (tmp_path / "zero.json").write_text(json.dumps({section: {"type": "any"}}))
+    training = SimpleNamespace(deepspeed=str(tmp_path / "zero.json"), fsdp=None)
+    with pytest.raises(ValueError, match=f"its section '{section}' would replace {loss}; remove it"):
+        check_sharding(ModelArguments(), training)
+
+
+def test_a_part_of_a_model_under_fsdp_is_refused():
+    training = SimpleNamespace(deepspeed=None, fsdp="full_shard", lora_enable=True)
+    with pytest.raises(ValueError, match="--fsdp can't save a part of the model"):
+        check_sharding(ModelArguments(), training)
 
 
 def test_stage_one_with_a_reduction_is_refused(given):
@@ -109,16 +152,3 @@ def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"--output_dir .*/file/out cannot be written to"):
         require_writable(tmp_path / "file" / "out")
-
-
-def test_missing_images_are_counted_and_the_first_named_with_their_samples(tmp_path):
-    (tmp_path / "there.png").touch()
-    records = [record("1", "there.png"), record("2", None), record("3", "gone.png"), record("4", "lost.png")]
-    with pytest.raises(ValueError, match=r"2 of 3 images are missing in .*gone\.png \(sample 3\), lost\.png"):
-        check_images(records, str(tmp_path))
-
-
-def test_an_image_folder_is_demanded_only_if_a_sample_has_an_image():
-    check_images([record("1", None)], None)
-    with pytest.raises(ValueError, match="--image_folder is missing: 1 samples have an image"):
-        check_images([record("1", "a.png")], None)

@@ -10,14 +10,15 @@ import torch
 from safetensors.torch import load_file
 
 from llava.train.__main__ import main
-from llava.train.train import prepare, set_trainable, train
+from llava.train.train import prepare
+from llava.train.train import run as run_job
 
 ROOT = Path(__file__).parents[3]
 DPN = ["--reduction", "dpn", "preset=paper", "layers=1,2"]
 
 
 def run(words):
-    train(prepare(words))
+    run_job(prepare(words))
 
 
 def weights(folder):
@@ -51,12 +52,6 @@ def test_stage_one_writes_the_projector_and_its_config(stage1, world):
     config = json.loads((stage1 / "config.json").read_text())
     assert config["mm_vision_tower"] == str(world / "tower")
     assert not list(stage1.glob("*.safetensors"))
-
-
-def test_stage_one_leaves_the_language_model_as_it_was(stage1, world):
-    base = weights(world / "base")
-    trained = weights(stage1 / "checkpoint-2")
-    assert all(torch.equal(trained[name], tensor) for name, tensor in base.items())
 
 
 def test_stage_one_is_resumed_from_its_last_checkpoint(stage1, command, tmp_path, caplog):
@@ -144,28 +139,6 @@ def test_the_same_seed_gives_the_same_weights(command, tmp_path):
         run(command(tmp_path / name, *DPN))
     first, second = weights(tmp_path / "a"), weights(tmp_path / "b")
     assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-@pytest.mark.parametrize(
-    ("stage1_only", "freeze_projector", "freeze_backbone", "trained"),
-    [
-        (True, False, False, {"projector"}),
-        (False, False, False, {"projector", "lm_head", "reducer"}),
-        (False, True, False, {"lm_head", "reducer"}),
-        (False, False, True, {"projector", "reducer"}),
-    ],
-)
-def test_parts_are_frozen_as_told_and_the_table_is_logged(
-    stage1_only, freeze_projector, freeze_backbone, trained, stub, command, tmp_path, caplog
-):
-    words = ["--freeze_mm_mlp_adapter", str(freeze_projector), "--freeze_backbone", str(freeze_backbone)]
-    arguments = prepare(command(tmp_path, *words, stage=1 if stage1_only else 2)).arguments
-    with caplog.at_level(logging.INFO):
-        set_trainable(stub.model, arguments.model, arguments.training)
-    parts = ("vision_tower", "projector", "reducer", "lm_head")
-    names = [name for name, parameter in stub.model.named_parameters() if parameter.requires_grad]
-    assert {part for part in parts if any(part in name for name in names)} == trained
-    assert "vision tower                  72               0" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from llava.train.arguments import TrainingArguments
-from llava.train.checkpoint import last_checkpoint
-from llava.train.trainer import LlavaTrainer, MetricMeans, parameter_groups, part_of
+from llava.train.checkpoint import PROJECTOR_ONLY, last_checkpoint
+from llava.train.trainer import LlavaTrainer, MetricMeans, parameter_groups
 
 
 def collate(samples):
@@ -14,7 +14,7 @@ def collate(samples):
 
 @pytest.fixture
 def build(stub, tmp_path):
-    def make(only_projector=False, **given):
+    def make(partial=None, **given):
         settings = {
             "output_dir": str(tmp_path),
             "use_cpu": True,
@@ -31,30 +31,21 @@ def build(stub, tmp_path):
             args=arguments,
             train_dataset=stub.dataset,
             data_collator=collate,
-            only_projector=only_projector,
+            partial=partial,
         )
 
     return make
+
+
+def freeze_all_but_the_projector(model):
+    model.requires_grad_(False)
+    model.model.mm_projector.requires_grad_(True)
 
 
 def rates_by_parameter(trainer):
     names = {parameter: name for name, parameter in trainer.model.named_parameters()}
     groups = trainer.create_optimizer().param_groups
     return {names[p]: (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
-
-
-@pytest.mark.parametrize(
-    ("name", "part"),
-    [
-        ("model.vision_tower.vision_model.encoder.layers.0.weight", "vision tower"),
-        ("model.mm_projector.0.weight", "projector"),
-        ("model.reducer.routers.0.weight", "reducer"),
-        ("model.layers.0.mlp.up_proj.weight", "language model"),
-        ("lm_head.weight", "language model"),
-    ],
-)
-def test_a_parameter_belongs_to_the_part_its_name_says(name, part):
-    assert part_of(name) == part
 
 
 def test_projector_and_reducer_have_learning_rates_of_their_own(build):
@@ -95,6 +86,14 @@ def test_a_model_with_nothing_to_train_is_refused(build, stub):
     stub.model.requires_grad_(False)
     with pytest.raises(ValueError, match="nothing is trained"):
         build().create_optimizer()
+
+
+@pytest.mark.parametrize("found", [(torch.optim.AdamW, {"params": []}), (lambda: None, {})])
+def test_an_optimizer_that_sorts_parameters_by_itself_is_refused(found, build, monkeypatch):
+    trainer = build()
+    monkeypatch.setattr(trainer, "get_optimizer_cls_and_kwargs", lambda *_: found)
+    with pytest.raises(ValueError, match="--optim adamw_torch sorts the parameters by itself"):
+        trainer.create_optimizer()
 
 
 def test_the_model_is_told_of_every_micro_step_once(build, stub):
@@ -146,11 +145,48 @@ def test_ranks_draw_differently_and_share_one_order(build, is_grouped, monkeypat
     assert [first for batch in orders[0] for first in batch] != list(range(12))
 
 
-def test_stage_one_checkpoints_hold_the_projector_and_can_be_resumed(build, tmp_path):
-    build(only_projector=True, max_steps=2, save_strategy="steps", save_steps=1).train()
+def test_stage_one_checkpoints_hold_the_projector_and_all_that_resuming_needs(build, stub, tmp_path):
+    freeze_all_but_the_projector(stub.model)
+    build(PROJECTOR_ONLY, max_steps=2, save_strategy="steps", save_steps=1).train()
     found = last_checkpoint(tmp_path)
     assert found == tmp_path / "checkpoint-2"
-    assert (found / "mm_projector.bin").is_file()
+    names = {file.name for file in found.iterdir()}
+    assert {"mm_projector.bin", "config.json", "optimizer.pt", "scheduler.pt", "trainer_state.json"} <= names
+    assert not list(found.glob("*.safetensors"))  # the frozen language model is not written again and again
+
+
+def test_stage_one_resumed_takes_the_same_steps_as_uninterrupted(build, stub, tmp_path):
+    freeze_all_but_the_projector(stub.model)
+    settings = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    build(PROJECTOR_ONLY, **settings).train()
+    whole = {name: tensor.clone() for name, tensor in stub.model.state_dict().items()}
+    stub.model.model.mm_projector[0].reset_parameters()
+    resumed = build(PROJECTOR_ONLY, **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert len(stub.model.observed) == 6
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in stub.model.state_dict().items())
+
+
+def test_stage_one_keeps_no_more_checkpoints_than_told(build, stub, tmp_path):
+    freeze_all_but_the_projector(stub.model)
+    build(PROJECTOR_ONLY, max_steps=3, save_strategy="steps", save_steps=1, save_total_limit=1).train()
+    assert [folder.name for folder in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
+
+
+def test_only_the_first_rank_writes_though_every_rank_is_called(build, stub, tmp_path, monkeypatch):
+    monkeypatch.setattr(TrainingArguments, "process_index", 1)
+    trainer = build(PROJECTOR_ONLY)
+    assert trainer.args.local_rank == -1  # of every rank, so nothing may depend on it
+    trainer.save_model(str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_projector_of_another_model_is_not_resumed(build, stub, tmp_path):
+    freeze_all_but_the_projector(stub.model)
+    build(PROJECTOR_ONLY, max_steps=1, save_strategy="steps", save_steps=1).train()
+    stub.model.model.mm_projector[2] = torch.nn.Linear(8, 8, bias=False)
+    with pytest.raises(ValueError, match=r"has \['model\.mm_projector\.2\.bias'\] too many"):
+        build(PROJECTOR_ONLY, max_steps=2).train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
 
 
 def test_a_checkpoint_of_another_model_is_refused(build, stub, tmp_path):
