@@ -1,16 +1,16 @@
-"""From a directory to a model: what kind of checkpoint it is, is decided by its config.json alone."""
+"""From a directory to a model: what kind of checkpoint it is, is decided by its files and its config.json."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from llava.model.config import read_config
+from llava.model.assemble import assemble, check_tower, source_config, source_tokenizer
+from llava.model.files import find_source
 from llava.model.llava_llama import LlavaLlamaForCausalLM
-from llava.model.loading import add_tokens, check_kernels, checkpoint_directory, load_weights
-from llava.model.projector import load_projector
+from llava.model.loading import check_kernels
+from llava.model.quantization import quantization_config
 from llava.model.reduction import reduction_at_inference
 from llava.model.tokenizer import load_tokenizer
 
@@ -32,14 +32,15 @@ def load_pretrained_model(  # noqa: PLR0913 - upstream's signature
     reduction: Sequence[str] | None = None,
     **kwargs: Any,
 ) -> tuple[PreTrainedTokenizerBase, LlavaLlamaForCausalLM, Any, int]:
-    """Load a LLaVA or DPN-LLaVA checkpoint for inference.
+    """Load a LLaVA or DPN-LLaVA checkpoint for inference (docs/checkpoints.md; spec 1.9).
 
     Args:
-        model_path: a full checkpoint, or with `model_base` a projector-only directory (`mm_projector.bin`).
-        model_base: directory or hub id of the language model that a projector-only directory belongs to.
+        model_path: a full checkpoint, an HF-format one, or with `model_base` a projector-only directory
+            (`mm_projector.bin`) or a LoRA directory (`adapter_config.json`).
+        model_base: directory or hub id of the language model that the latter two belong to.
         model_name: kept for compatibility; nothing is decided by names.
-        load_8bit: not supported yet.
-        load_4bit: not supported yet.
+        load_8bit: LLM.int8 weights through bitsandbytes.
+        load_4bit: nf4 weights through bitsandbytes, with double quantisation.
         device_map: as transformers takes it; ignored where `device` isn't "cuda".
         device: where the model goes; "cuda" without a GPU is an error.
         use_flash_attn: ask for flash-attn 2 (plain checkpoints only).
@@ -52,36 +53,43 @@ def load_pretrained_model(  # noqa: PLR0913 - upstream's signature
     Raises:
         ValueError: what was found in the directory isn't what its config.json promises.
     """
-    if load_8bit or load_4bit:
-        raise ValueError("8-bit and 4-bit loading isn't supported yet; leave load_8bit and load_4bit out")
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device='cuda', but torch sees no GPU; pass device='cpu'")
     kwargs.pop("multimodal", None)
     dtype = _dtype(kwargs, device)
-    if use_flash_attn:
-        kwargs["attn_implementation"] = "flash_attention_2"
-    config = read_config(str(checkpoint_directory(model_path)))
-    elsewhere = [] if model_base is None else ["model.mm_projector."]
-    elsewhere += (
-        [] if config.reduction is not None else ["model.reducer."]
-    )  # forced routes need no router's weights
+    quantized = quantization_config(load_8bit=load_8bit, load_4bit=load_4bit, compute_dtype=dtype)
+    source = find_source(model_path, model_base)
+    config = source_config(source)
+    check_tower(source, config)
+    elsewhere = [] if config.reduction is not None else ["model.reducer."]  # forced routes need no router
     config.reduction = reduction_at_inference(config.reduction, reduction, config.num_hidden_layers)
     check_kernels(config)
-    placement = {"device_map": device_map} if device == "cuda" and device_map is not None else {}
-    source = model_path if model_base is None else model_base
-    tokenizer = load_tokenizer(source)
-    model = load_weights(source, config, dtype=dtype, allow_missing=elsewhere, **placement, **kwargs)
-    if model_base is not None:
-        load_projector(model.model.mm_projector, Path(model_path) / "mm_projector.bin")
-    if not placement:
+    options = _options(kwargs, device, device_map, use_flash_attn, quantized)
+    tokenizer = source_tokenizer(source)
+    model = assemble(source, config, tokenizer, dtype=dtype, allow_missing=elsewhere, **options)
+    if "device_map" not in options:
         model.to(device)  # pyright: ignore[reportArgumentType]
-    add_tokens(tokenizer, model)
     processor = None
-    if config.mm_vision_tower is not None:
+    if model.config.mm_vision_tower is not None:
         tower = model.get_vision_tower()
         tower.load_model(dtype=dtype, device=model.device)
         processor = tower.image_processor
-    return tokenizer, model.eval(), processor, getattr(config, "max_sequence_length", DEFAULT_CONTEXT)
+    return tokenizer, model.eval(), processor, getattr(model.config, "max_sequence_length", DEFAULT_CONTEXT)
+
+
+def _options(
+    kwargs: dict[str, Any], device: str, device_map: Any, use_flash_attn: bool, quantized: Any
+) -> dict[str, Any]:
+    """Combine what goes to from_pretrained; quantised weights can't be moved, so they need their place."""
+    options = dict(kwargs)
+    if use_flash_attn:
+        options["attn_implementation"] = "flash_attention_2"
+    if device == "cuda" and device_map is not None:
+        options["device_map"] = device_map
+    if quantized is not None:
+        options["quantization_config"] = quantized
+        options.setdefault("device_map", {"": device})
+    return options
 
 
 def _dtype(kwargs: dict[str, Any], device: str) -> torch.dtype:

@@ -1,10 +1,14 @@
 """`LlavaConfig`: Llama's fields, LLaVA-1.5's multimodal fields of config.json, and the reduction."""
 
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig
 
 from llava.model.reduction import PyramidLlamaConfig
+
+MODEL_TYPES = ("llava", "llava_llama", "llama")
+"""Published LLaVA-1.5; what upstream's code and this one write; a plain Llama with or without mm fields."""
 
 
 class LlavaConfig(PyramidLlamaConfig):
@@ -35,6 +39,8 @@ class LlavaConfig(PyramidLlamaConfig):
     """Whether the vocabulary has `<im_patch>` (legacy; LLaVA-1.5 says false)."""
     image_aspect_ratio: str = "square"
     """pad, anyres, or anything else for resize and centre crop."""
+    image_grid_pinpoints: Any = None
+    """Candidate resolutions of anyres: a list of (width, height), or the text of one."""
     tokenizer_padding_side: str = "right"
     """Side on which merged sequences are padded."""
     tokenizer_model_max_length: int | None = None
@@ -47,19 +53,35 @@ class LlavaConfig(PyramidLlamaConfig):
     """Whether the vision tower's weights are read from this checkpoint instead of `mm_vision_tower`."""
 
 
-def read_config(path: str, **overrides: Any) -> LlavaConfig:
+def read_config(path: str, *, cache_dir: str | None = None, **overrides: Any) -> LlavaConfig:
     """Read a checkpoint's config.json as LlavaConfig, whatever model_type it declares.
 
+    A relative `mm_vision_tower` that doesn't lie in the working directory is looked for in the checkpoint, so
+    that a directory may bring its tower along.
+
     Raises:
-        ValueError: the fields don't describe a Llama decoder.
+        ValueError: the fields don't describe a Llama decoder, or are those of transformers' own Llava.
     """
-    config = LlavaConfig.from_pretrained(path, **overrides)
-    declared = LlavaConfig.get_config_dict(path)[0].get("model_type", "llava_llama")
-    if declared not in ("llava", "llava_llama", "llama"):
+    fields, _ = LlavaConfig.get_config_dict(path, cache_dir=cache_dir)
+    declared = fields.get("model_type", LlavaConfig.model_type)
+    if "text_config" in fields:
         raise ValueError(
-            f"{path}/config.json declares model_type {declared!r}; expected llava, llava_llama or llama. "
+            f"{path} is an HF-format checkpoint (its config.json has a text_config); convert it first: "
+            f"python -m llava.model.convert --src {path} --dst FOLDER --to llava"
+        )
+    if declared not in MODEL_TYPES:
+        raise ValueError(
+            f"{path}/config.json declares model_type {declared!r}; expected one of {', '.join(MODEL_TYPES)}. "
             f"Only Llama decoders are supported"
         )
+    if fields.get("s2"):
+        raise ValueError(f"{path}/config.json asks for a multi-scale tower (s2), which isn't supported")
+    fields["model_type"] = LlavaConfig.model_type  # transformers owns "llava" and would warn
+    config = LlavaConfig.from_dict(fields, **overrides)
+    config.name_or_path = path
+    tower = config.mm_vision_tower
+    if tower is not None and not Path(tower).is_dir() and (Path(path) / tower).is_dir():
+        config.mm_vision_tower = str(Path(path) / tower)
     return config
 
 

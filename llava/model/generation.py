@@ -3,11 +3,12 @@
 Shapes: B prompts, S ids with sentinels.
 """
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
+from llava.model.inputs import Images, ImageSizes
 from llava.model.multimodal import Spliced
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 def generation_arguments(
     model: "LlavaLlamaForCausalLM",
     inputs: Tensor | None,
-    images: Tensor | Sequence[Tensor] | None,
+    images: Images | None,
+    image_sizes: ImageSizes | None,
     kwargs: dict[str, Any],
 ) -> tuple[dict[str, Any], Spliced | None]:
     """Merge images into prompts (B, S), padded on the left, and keep all other arguments.
@@ -41,8 +43,11 @@ def generation_arguments(
     if images is None:
         if (ids < 0).any():
             raise ValueError("the prompt has an image sentinel (-200), but images is None")
+        if mask is not None:  # padding first, then the tokens in their order
+            order = torch.sort(mask.bool(), dim=1, stable=True).indices  # (B, S)
+            ids, mask = ids.gather(1, order), mask.gather(1, order)
         return {"inputs_embeds": model.get_input_embeddings()(ids), "attention_mask": mask, **kwargs}, None
-    spliced = model.splice(ids, mask, None, images, "left")
+    spliced = model.splice(ids, mask, None, images, image_sizes, "left")
     arguments = {
         "inputs_embeds": spliced.inputs_embeds,
         "attention_mask": spliced.attention_mask.long(),

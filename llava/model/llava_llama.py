@@ -4,7 +4,6 @@ Shapes: B samples, S ids with sentinels, T merged length, M rows of the last sta
 vocabulary.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,13 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llava.model.config import LlavaConfig
 from llava.model.generation import generation_arguments, prompt_counts
-from llava.model.multimodal import Spliced, VisualTokens, splice_images
+from llava.model.inputs import Images, ImageSizes, images_to_merge, is_step
+from llava.model.llava_model import LlavaLlamaModel
+from llava.model.multimodal import Prompts, Spliced, splice_images
 from llava.model.objective import batch_loss
-from llava.model.projector import build_projector
-from llava.model.reduction import (
-    Consequences,
-    PyramidLlamaModel,
-    PyramidOutput,
-    Routing,
-    routing_of,
-)
+from llava.model.reduction import Consequences, PyramidOutput, Routing, routing_of
 from llava.model.report import SampleReport, report
-from llava.model.vision_tower import CLIPVisionTower
+from llava.model.vision_tower import CLIPVisionTower, legacy_name
 
 
 @dataclass
@@ -44,19 +38,6 @@ class LlavaOutput(CausalLMOutputWithPast):
     """Detached scalars for the log, where there are labels."""
     consequences: Consequences | None = None
     """What the policy objective learns its running state from."""
-
-
-class LlavaLlamaModel(PyramidLlamaModel):
-    """Decoder, projector and vision tower under LLaVA's state-dict names."""
-
-    def __init__(self, config: LlavaConfig) -> None:
-        super().__init__(config)
-        if config.mm_vision_tower is not None:
-            self.vision_tower = CLIPVisionTower(config)
-            self.mm_projector = build_projector(
-                config.mm_projector_type, config.mm_hidden_size, config.hidden_size
-            )
-        self.post_init()
 
 
 class LlavaLlamaForCausalLM(LlamaForCausalLM):
@@ -77,62 +58,70 @@ class LlavaLlamaForCausalLM(LlamaForCausalLM):
         return self.model
 
     def get_vision_tower(self) -> CLIPVisionTower:
-        """Give the vision tower.
-
-        Raises:
-            ValueError: this is a text-only model.
-        """
-        if self.config.mm_vision_tower is None:
-            raise ValueError("this model has no vision tower: its config.json names no mm_vision_tower")
-        return self.model.vision_tower
+        """Give the vision tower; ValueError if this is a text-only model."""
+        return self.model.get_vision_tower()
 
     @property
     def router_lr_scale(self) -> float:
         """Learning rate of the parameters under `reducer.` relative to the model's."""
         return 1.0 if self.model.reducer is None else self.model.reducer.config.router_lr_scale
 
-    def encode_images(self, images: Tensor | Sequence[Tensor]) -> VisualTokens:
-        """Encode (K, 3, h, w), (K, C, 3, h, w), or a list of (3, h, w) or (C, 3, h, w).
-
-        All crops go through tower and projector in one pass.
-
-        Raises:
-            ValueError: a way of merging crops that isn't supported.
-        """
-        crops = [image[None] if image.ndim == 3 else image for image in images]  # each (C, 3, h, w)
-        if self.config.mm_patch_merge_type != "flat" and any(len(image) > 1 for image in crops):
-            raise ValueError(
-                f"mm_patch_merge_type={self.config.mm_patch_merge_type!r} with several crops per image "
-                f"isn't supported "
-                f"yet; set image_aspect_ratio to pad, or mm_patch_merge_type to flat"
-            )
-        tower = self.get_vision_tower()
-        weight = next(self.model.mm_projector.parameters(), None)
-        features = tower(torch.cat(crops))  # (C, N, F)
-        tokens = self.model.mm_projector(
-            features if weight is None else features.to(weight.dtype)
-        )  # (C, N, D)
-        return VisualTokens(tokens, tuple(len(image) for image in crops), tower.grid)
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Encode pixels (C, 3, h, w) to visual tokens (C, N, D), before crops are merged."""
+        return self.model.encode_images(images)
 
     def splice(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None,
         labels: Tensor | None,
-        images: Tensor | Sequence[Tensor],
+        images: Images,
+        image_sizes: ImageSizes | None,
         padding_side: str,
     ) -> Spliced:
         """Encode the images and put their tokens in place of the sentinels of (B, S) ids."""
+        prompts = Prompts.read(input_ids, attention_mask, labels)
+        shown = prompts.shown_images(len(images))
         return splice_images(
+            prompts,
             input_ids,
-            attention_mask,
-            labels,
-            self.encode_images(images),
+            self.model.visual_tokens(images, image_sizes, shown),
             self.get_input_embeddings(),
             router_id=self.config.router_token_id,
             max_length=self.config.tokenizer_model_max_length,
             padding_side=padding_side,
         )
+
+    def prepare_inputs_labels_for_multimodal(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        past_key_values: Cache | None,
+        labels: Tensor | None,
+        images: Images | None,
+        image_sizes: ImageSizes | None = None,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Cache | None, Tensor | None, Tensor | None]:
+        """Merge images as upstream's method of this name does; for code that calls the decoder itself.
+
+        Returns:
+            input_ids (None once merged), position_ids, attention_mask, past_key_values, inputs_embeds of
+            (B, T, D), labels of (B, T). What was None stays None, except for the mask where rows had to be
+            padded.
+        """
+        if images is None or self.config.mm_vision_tower is None or is_step(input_ids):
+            return input_ids, position_ids, attention_mask, past_key_values, None, labels
+        merged = self.splice(
+            input_ids, attention_mask, labels, images, image_sizes, self.config.tokenizer_padding_side
+        )
+        mask = merged.attention_mask
+        if attention_mask is not None:
+            mask = mask.to(attention_mask.dtype)
+        elif bool(mask.all()):
+            mask = None
+        truth = None if merged.labels is None else torch.from_numpy(merged.labels).to(input_ids.device)
+        positions = None if position_ids is None else merged.position_ids
+        return None, positions, mask, past_key_values, merged.inputs_embeds, truth
 
     def forward(  # noqa: PLR0913, PLR0917 # pyright: ignore[reportIncompatibleMethodOverride] - LLaVA's
         self,
@@ -144,8 +133,8 @@ class LlavaLlamaForCausalLM(LlamaForCausalLM):
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
-        images: Tensor | Sequence[Tensor] | None = None,
-        image_sizes: Any = None,
+        images: Images | None = None,
+        image_sizes: ImageSizes | None = None,
         mm_token_type_ids: Tensor | None = None,
         visual_grids: Tensor | None = None,
         routes: Tensor | None = None,
@@ -165,8 +154,9 @@ class LlavaLlamaForCausalLM(LlamaForCausalLM):
             labels: (B, S), or (B, T) for inputs_embeds; -100 is ignored.
             use_cache: whether to return a cache.
             logits_to_keep: number of last positions to predict, 0 for all.
-            images: pixels as `encode_images` takes them; a row without an image brings a dummy.
-            image_sizes: accepted for compatibility; merging crops doesn't need it yet.
+            images: pixels as `LlavaLlamaModel.visual_tokens` takes them; a row without an image brings a
+                dummy. A decoding step may carry them along, they aren't merged again.
+            image_sizes: width and height of every image, for merging the tiles of anyres.
             mm_token_type_ids: (B, T) structure of merged embeddings.
             visual_grids: (B, I, 2) grids of their visual spans.
             routes: (B, S) expert indices to force, negative where the router decides.
@@ -175,17 +165,12 @@ class LlavaLlamaForCausalLM(LlamaForCausalLM):
             kwargs: passed to the decoder.
         """
         truth = None if labels is None else labels.cpu().numpy()
+        if inputs_embeds is None:
+            images = images_to_merge(input_ids, images, past_key_values)
         if inputs_embeds is None and images is not None:
-            if input_ids is None:
-                raise ValueError("images go with input_ids that hold -200 where they belong")
-            if past_key_values is not None and past_key_values.get_seq_length():
-                raise ValueError(
-                    "images can't be merged behind a filled cache; give the whole dialogue's ids without "
-                    "one, or "
-                    "leave images out"
-                )
+            assert input_ids is not None
             spliced = self.splice(
-                input_ids, attention_mask, labels, images, self.config.tokenizer_padding_side
+                input_ids, attention_mask, labels, images, image_sizes, self.config.tokenizer_padding_side
             )
             inputs_embeds, input_ids, truth = spliced.inputs_embeds, None, spliced.labels
             attention_mask, position_ids = spliced.attention_mask, spliced.position_ids
@@ -249,8 +234,8 @@ class LlavaLlamaForCausalLM(LlamaForCausalLM):
     def generate(  # pyright: ignore[reportIncompatibleMethodOverride] - LLaVA's signature
         self,
         inputs: Tensor | None = None,
-        images: Tensor | Sequence[Tensor] | None = None,
-        image_sizes: Any = None,
+        images: Images | None = None,
+        image_sizes: ImageSizes | None = None,
         **kwargs: Any,
     ) -> Any:
         """Continue prompts (B, S) with -200 at images; returns the new ids only, (B, new).
@@ -261,7 +246,7 @@ class LlavaLlamaForCausalLM(LlamaForCausalLM):
         Raises:
             ValueError: inputs_embeds or prefill_chunk_size, which can't work here.
         """
-        arguments, _ = generation_arguments(self, inputs, images, kwargs)
+        arguments, _ = generation_arguments(self, inputs, images, image_sizes, kwargs)
         return super().generate(**arguments)  # pyright: ignore[reportAttributeAccessIssue]
 
     @torch.no_grad()
@@ -269,12 +254,12 @@ class LlavaLlamaForCausalLM(LlamaForCausalLM):
         self,
         inputs: Tensor,
         *,
-        images: Tensor | Sequence[Tensor] | None = None,
-        image_sizes: Any = None,
+        images: Images | None = None,
+        image_sizes: ImageSizes | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, list[SampleReport]]:
         """Generate, and say for every prompt which route it took and how many tokens every layer saw."""
-        arguments, spliced = generation_arguments(self, inputs, images, kwargs)
+        arguments, spliced = generation_arguments(self, inputs, images, image_sizes, kwargs)
         arguments |= {"return_dict_in_generate": True, "use_cache": True}
         output = super().generate(**arguments)  # pyright: ignore[reportAttributeAccessIssue]
         tokens, visual = prompt_counts(inputs, arguments["attention_mask"], spliced)
@@ -286,11 +271,13 @@ class LlavaLlamaForCausalLM(LlamaForCausalLM):
         )
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
-        """Save without the frozen vision tower, whose weights are read from `mm_vision_tower` again."""
+        """Save under LLaVA's names, without the frozen tower, which is read from `mm_vision_tower` again."""
         state = kwargs.pop("state_dict", None)
         state = self.state_dict() if state is None else state
         if not self.config.unfreeze_mm_vision_tower:
             state = {name: value for name, value in state.items() if "vision_tower." not in name}
+        state = {legacy_name(name): value for name, value in state.items()}
+        kwargs["save_original_format"] = False  # "original" would be whatever names it was loaded from
         super().save_pretrained(save_directory, *args, state_dict=state, **kwargs)
 
 

@@ -1,7 +1,8 @@
 """Weights into a model: what is missing or left over is an error, and the vocabulary fits the tokenizer."""
 
+import copy
+import pickle
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,30 +18,72 @@ from llava.model.vision_tower import vision_config
 
 logger = logging.get_logger(__name__)
 
-IGNORED_KEYS = ("rotary_emb.inv_freq", "vision_tower.")
-"""Buffers of old checkpoints, and the frozen tower that DeepSpeed saves along: neither is read from a
-checkpoint."""
+IGNORED_KEYS = (
+    "rotary_emb.inv_freq",
+    "vision_tower.vision_tower.vision_model.embeddings.position_ids",
+    "model.image_newline",
+)
+"""Buffers of old checkpoints, and the newline token, which only mm_patch_merge_type=spatial_unpad reads."""
+
+TOWER = "vision_tower."
+"""In the names of a tower's weights. A frozen tower, which DeepSpeed saves along, isn't read from there."""
 
 
 def load_weights(
-    path: str, config: LlavaConfig, *, dtype: torch.dtype, allow_missing: Sequence[str], **options: Any
+    path: str,
+    config: LlavaConfig,
+    *,
+    dtype: torch.dtype,
+    allow_missing: Sequence[str],
+    replaced: Sequence[str] = (),
+    **options: Any,
 ) -> LlavaLlamaForCausalLM:
-    """Load weights and refuse every key that is missing or left over without a reason."""
+    """Load weights and refuse every key that is missing or left over without a reason.
+
+    Args:
+        path: directory or hub id.
+        config: describes the model; it becomes the model's own and isn't shared.
+        dtype: of all weights, whatever dtype they were saved in.
+        allow_missing: beginnings of the names that need not be there.
+        replaced: beginnings of the names whose weights come from elsewhere later: whatever is there under
+            them, also of another shape, is of no interest.
+        options: for transformers' from_pretrained.
+
+    Raises:
+        ValueError: the weights can't be read, or don't fit the configuration; all names are listed.
+    """
     try:
         loaded: Any = LlavaLlamaForCausalLM.from_pretrained(
             path,
-            config=config,
+            config=copy.deepcopy(config),
             dtype=dtype,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are listed below
             **options,
         )
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, pickle.UnpicklingError) as error:
         raise ValueError(f"the weights in {path} can't be read: {error}") from error
     model, info = loaded
     missing = [key for key in info["missing_keys"] if not key.startswith(tuple(allow_missing) or "\0")]
-    unexpected = [key for key in info["unexpected_keys"] if not any(part in key for part in IGNORED_KEYS)]
-    mismatched = list(info["mismatched_keys"])
+    own_tower = config.unfreeze_mm_vision_tower
+    unexpected = [
+        key
+        for key in info["unexpected_keys"]
+        if not key.startswith(tuple(replaced) or "\0")
+        and not any(part in key for part in IGNORED_KEYS)
+        and (own_tower or TOWER not in key)
+    ]
+    mismatched = [key for key in info["mismatched_keys"] if not key[0].startswith(tuple(replaced) or "\0")]
+    if (
+        not own_tower
+        and any(TOWER in key for key in info["unexpected_keys"])
+        and path != config.mm_vision_tower
+    ):
+        logger.warning(
+            "%s holds vision weights that aren't used: unfreeze_mm_vision_tower is false, the tower is %s",
+            path,
+            config.mm_vision_tower,
+        )
     if missing or unexpected or mismatched:
         raise ValueError(
             f"the weights in {path} don't fit its config.json: missing {sorted(missing)}, unexpected "
@@ -63,23 +106,6 @@ def check_kernels(config: LlavaConfig) -> None:
         sizes = vision_config(config.mm_vision_tower)
         side = int(sizes.image_size) // int(sizes.patch_size)  # pyright: ignore[reportArgumentType]
         check_divides(from_dict(config.reduction), (side, side))
-
-
-def checkpoint_directory(path: str) -> Path:
-    """Give the checkpoint directory; a hub id passes as it is.
-
-    Raises:
-        ValueError: neither a directory with a config.json nor something that can be a hub id.
-    """
-    directory = Path(path)
-    if directory.is_dir() and not (directory / "config.json").is_file():
-        raise ValueError(
-            f"{path} holds no config.json; give a checkpoint directory (its last training step's, for "
-            f"example)"
-        )
-    if not directory.is_dir() and (path.startswith((".", "/", "~")) or path.count("/") != 1):
-        raise ValueError(f"no checkpoint at {path}: no such directory, and it can't be a hub id (owner/name)")
-    return directory
 
 
 def add_tokens(tokenizer: PreTrainedTokenizerBase, model: LlavaLlamaForCausalLM) -> None:

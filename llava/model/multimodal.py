@@ -5,12 +5,13 @@ Ids with -200 sentinels to embeddings, mask, positions, labels, structure.
 The plan is made on the host from one read of the ids; the embeddings are then gathered in one step, so that
 the projector stays in the graph of every batch, also of one without an image.
 
-Shapes: B samples, S ids with sentinels, T merged length, C crops, N visual tokens of a crop, I spans, D model
-width.
+Shapes: B samples, S ids with sentinels, T merged length, K images, V visual tokens of the batch, I spans, D
+model width.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from transformers.utils import logging
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.model.merging import Block
 from llava.model.reduction import LAST, ROUTER, TEXT, VISUAL
 
 logger = logging.get_logger(__name__)
@@ -38,7 +40,7 @@ class Spliced:
     mm_token_type_ids: Tensor
     """(B, T) on the host: what every position is (dpn/layout.py)."""
     visual_grids: Tensor
-    """(B, I, 2) on the host: rows and columns of every visual span."""
+    """(B, I, 2) on the host: rows and columns of every visual span, (0, 0) where it has none."""
     labels: np.ndarray | None
     """(B, T) on the host, -100 at visual tokens and padding."""
 
@@ -55,20 +57,75 @@ class Spliced:
 
 @dataclass(frozen=True)
 class VisualTokens:
-    """The projector's output for a whole batch, and whose crops are whose."""
+    """The visual tokens of a whole batch, and whose is what."""
 
     tokens: Tensor
-    """(C, N, D) crops of all images in order."""
-    crops: tuple[int, ...]
-    """Crops of every image."""
-    grid: tuple[int, int]
-    """Rows and columns of a crop's tokens; (0, 0) where they form none."""
+    """(V, D), image after image."""
+    images: tuple[tuple[Block, ...], ...]
+    """The spans of every image, () for one that no row shows and that wasn't encoded."""
+
+
+class Prompts(NamedTuple):
+    """A batch of prompts on the host. All (B, S)."""
+
+    ids: np.ndarray
+    kept: np.ndarray
+    """What the attention mask leaves."""
+    labels: np.ndarray
+    has_labels: bool
+
+    @classmethod
+    def read(cls, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor | None) -> "Prompts":
+        """Bring ids, mask and labels (B, S) to the host: the only device read of a merge.
+
+        Raises:
+            ValueError: a row of which the mask leaves nothing.
+        """
+        ids = input_ids.cpu().numpy()
+        kept = (
+            np.ones(ids.shape, bool) if attention_mask is None else attention_mask.cpu().numpy().astype(bool)
+        )
+        if not kept.any(1).all():
+            raise ValueError(
+                f"row {int(np.argmin(kept.any(1)))} of the batch is empty: its attention mask is all zero"
+            )
+        truth = np.full(ids.shape, IGNORE_INDEX) if labels is None else labels.cpu().numpy()
+        return cls(ids, kept, truth, labels is not None)
+
+    def first_images(self, given: int) -> np.ndarray:
+        """Give the number of the first image of every row (B,): rows take images in order.
+
+        A row without a sentinel takes one that isn't shown (its dummy); images left over are ignored.
+
+        Raises:
+            ValueError: fewer images than the rows take.
+        """
+        takes = np.maximum(1, self.sentinels)
+        ends = np.cumsum(takes)
+        if ends[-1] > given:
+            row = int(np.argmax(ends > given))
+            raise ValueError(
+                f"row {row} of the batch needs {takes[row]} image(s) (a row without <image> still takes one "
+                f"dummy), but only {given - (ends - takes)[row]} of the {given} images given are left"
+            )
+        return ends - takes
+
+    def shown_images(self, given: int) -> np.ndarray:
+        """Tell which of the images a row shows (given,): neither dummies nor those left over."""
+        shown = np.zeros(given, bool)
+        for first, count in zip(self.first_images(given), self.sentinels, strict=True):
+            shown[first : first + count] = True
+        return shown
+
+    @property
+    def sentinels(self) -> np.ndarray:
+        """(B,) images that every row shows."""
+        return ((self.ids == IMAGE_TOKEN_INDEX) & self.kept).sum(1)
 
 
 def splice_images(
+    prompts: Prompts,
     input_ids: Tensor,
-    attention_mask: Tensor | None,
-    labels: Tensor | None,
     visual: VisualTokens,
     embed: nn.Module,
     *,
@@ -78,39 +135,44 @@ def splice_images(
 ) -> Spliced:
     """Replace every sentinel by its image's visual tokens (spec: LLaVA-1.5's merge).
 
-    Masked positions are dropped first; rows take images in order, a row without a sentinel takes one that is
-    not used (its dummy); rows are cut at max_length from the right and padded to the longest.
+    Masked positions are dropped first; rows take images in order; rows are cut at max_length from the right
+    and padded to the longest.
+
+    Args:
+        prompts: the ids, the mask and the labels on the host.
+        input_ids: the same ids (B, S) where the embeddings are.
+        visual: tokens of the images in order.
+        embed: ids to embeddings.
+        router_id: id of the routing token.
+        max_length: tokens of a merged row, None for any number.
+        padding_side: left or right.
 
     Raises:
-        ValueError: fewer images than the rows take, or an id that the vocabulary doesn't have.
+        ValueError: fewer images than the rows take.
     """
-    ids = input_ids.cpu().numpy()
-    kept = np.ones(ids.shape, bool) if attention_mask is None else attention_mask.cpu().numpy().astype(bool)
-    truth = np.full(ids.shape, IGNORE_INDEX) if labels is None else labels.cpu().numpy()
-    rows = _plan(ids, kept, truth, visual, router_id)
+    rows = _plan(prompts, visual, router_id)
     if max_length is not None:
-        rows = [_cut(row, max_length, is_training=labels is not None) for row in rows]
+        rows = [_cut(row, max_length, is_training=prompts.has_labels) for row in rows]
     length = max(len(row.source) for row in rows)
     source = np.full((len(rows), length), PADDING)
     types, targets = source.copy(), np.full((len(rows), length), IGNORE_INDEX)
     for index, row in enumerate(rows):
-        place = (
-            slice(0, len(row.source)) if padding_side == "right" else slice(length - len(row.source), length)
-        )
+        end = len(row.source) if padding_side == "right" else length
+        place = slice(end - len(row.source), end)
         source[index, place], types[index, place], targets[index, place] = row.source, row.types, row.labels
     device = input_ids.device
-    text = np.flatnonzero((kept & (ids != IMAGE_TOKEN_INDEX)).reshape(-1))
+    text = np.flatnonzero((prompts.kept & (prompts.ids != IMAGE_TOKEN_INDEX)).reshape(-1))
     embedded = embed(input_ids.reshape(-1)[torch.from_numpy(text).to(device)])  # (text tokens, D)
-    flat = visual.tokens.flatten(0, 1).to(embedded.dtype)  # (C * N, D)
-    pool = torch.cat([embedded, flat, embedded.new_zeros(1, embedded.shape[-1])])  # padding is row -1
+    padding = embedded.new_zeros(1, embedded.shape[-1])  # row -1
+    pool = torch.cat([embedded, visual.tokens.to(embedded), padding])
     mask = source != PADDING
     return Spliced(
         inputs_embeds=pool[torch.from_numpy(source % len(pool)).to(device)],  # (B, T, D)
         attention_mask=torch.from_numpy(mask).to(device),
         position_ids=torch.from_numpy(np.where(mask, mask.cumsum(1) - 1, 0)).to(device),
         mm_token_type_ids=torch.from_numpy(types),
-        visual_grids=_grids(rows, visual.grid),
-        labels=None if labels is None else targets,
+        visual_grids=_grids(rows),
+        labels=targets if prompts.has_labels else None,
     )
 
 
@@ -121,50 +183,41 @@ class _Row:
     source: np.ndarray
     types: np.ndarray
     labels: np.ndarray
-    spans: int
+    spans: list[Block]
 
 
-def _plan(
-    ids: np.ndarray, kept: np.ndarray, truth: np.ndarray, visual: VisualTokens, router_id: int | None
-) -> list[_Row]:
-    """Walk the rows with one running image counter."""
-    per_crop = visual.tokens.shape[1]
-    first_crop = np.concatenate([[0], np.cumsum(visual.crops)])
-    if not kept.any(1).all():
-        raise ValueError(
-            f"row {int(np.argmin(kept.any(1)))} of the batch is empty: its attention mask is all zero"
-        )
-    num_text = int((kept & (ids != IMAGE_TOKEN_INDEX)).sum())
-    rows, image, text = [], 0, 0
-    for index in range(len(ids)):
-        row_ids, row_truth = ids[index][kept[index]], truth[index][kept[index]]
-        places = np.flatnonzero(row_ids == IMAGE_TOKEN_INDEX)
-        needed = max(1, len(places))
-        if image + needed > len(visual.crops):
-            raise ValueError(
-                f"row {index} of the batch needs {needed} image(s) (a row without <image> still takes one "
-                f"dummy), but "
-                f"only {len(visual.crops) - image} of the {len(visual.crops)} images given are left"
-            )
-        source, types, labels, span = [], [], [], 0
-        for number, chunk in enumerate(np.split(np.arange(len(row_ids)), places)):
+def _plan(prompts: Prompts, visual: VisualTokens, router_id: int | None) -> list[_Row]:
+    """Walk the rows: text chunk, image, text chunk, ..."""
+    first_images = prompts.first_images(len(visual.images))
+    starts = np.concatenate([[0], np.cumsum([sum(block.length for block in i) for i in visual.images])])
+    text = 0
+    visual_start = int((prompts.kept & (prompts.ids != IMAGE_TOKEN_INDEX)).sum())
+    rows = []
+    for index, kept in enumerate(prompts.kept):
+        row_ids, row_truth = prompts.ids[index][kept], prompts.labels[index][kept]
+        source, types, labels, spans = [], [], [], []
+        for number, chunk in enumerate(np.split(np.arange(len(row_ids)), _sentinels(row_ids))):
             if number:
-                crops = np.arange(first_crop[image + number - 1], first_crop[image + number])
-                tokens = (crops[:, None] * per_crop + np.arange(per_crop)).reshape(-1)
-                source.append(num_text + tokens)
-                types.append(VISUAL + 2 * (span + np.repeat(np.arange(len(crops)), per_crop)))
-                labels.append(np.full(len(tokens), IGNORE_INDEX))
-                span, chunk = span + len(crops), chunk[1:]  # noqa: PLW2901 - the sentinel itself
+                image = first_images[index] + number - 1
+                source.append(visual_start + np.arange(int(starts[image]), int(starts[image + 1])))
+                for block in visual.images[image]:
+                    types.append(np.full(block.length, VISUAL + 2 * len(spans)))
+                    spans.append(block)
+                labels.append(np.full(len(source[-1]), IGNORE_INDEX))
+                chunk = chunk[1:]  # noqa: PLW2901 - the sentinel itself
             source.append(text + np.arange(len(chunk)))
-            types.append(
-                np.where(row_ids[chunk] == router_id, ROUTER, TEXT) if router_id else np.zeros(len(chunk))
-            )
+            is_router = np.zeros(len(chunk), bool) if router_id is None else row_ids[chunk] == router_id
+            types.append(np.where(is_router, ROUTER, TEXT))
             labels.append(row_truth[chunk])
             text += len(chunk)
-        image += needed
         joined = [np.concatenate(part).astype(np.int64) for part in (source, types, labels)]
-        rows.append(_Row(joined[0], _mark_last(joined[1], joined[2]), joined[2], span))
+        rows.append(_Row(joined[0], _mark_last(joined[1], joined[2]), joined[2], spans))
     return rows
+
+
+def _sentinels(ids: np.ndarray) -> np.ndarray:
+    """Where the sentinels of a row are."""
+    return np.flatnonzero(ids == IMAGE_TOKEN_INDEX)
 
 
 def _mark_last(types: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -198,10 +251,10 @@ def _cut(row: _Row, max_length: int, *, is_training: bool) -> _Row:
     return _Row(source, _mark_last(types, labels), labels, row.spans)
 
 
-def _grids(rows: Sequence[_Row], grid: tuple[int, int]) -> Tensor:
-    """(B, I, 2): every span is one crop of the same grid."""
-    most = max(row.spans for row in rows)
-    grids = torch.zeros(len(rows), most, 2, dtype=torch.long)
+def _grids(rows: Sequence[_Row]) -> Tensor:
+    """(B, I, 2): the grids of every row's spans."""
+    grids = torch.zeros(len(rows), max(len(row.spans) for row in rows), 2, dtype=torch.long)
     for index, row in enumerate(rows):
-        grids[index, : row.spans] = torch.tensor(grid)
+        for number, block in enumerate(row.spans):
+            grids[index, number] = torch.tensor(block.grid)
     return grids

@@ -51,19 +51,26 @@ class LlamaTokenizer(transformers.LlamaTokenizer):
 
 
 def load_tokenizer(
-    path: str | Path, *, model_max_length: int | None = None, padding_side: str = "right"
+    path: str | Path,
+    *,
+    model_max_length: int | None = None,
+    padding_side: str = "right",
+    cache_dir: str | None = None,
 ) -> PreTrainedTokenizerBase:
     """Load a checkpoint's tokenizer; one that is not Llama's comes as transformers has it.
 
     A missing pad token becomes the unknown token, as in LLaVA; padding is masked by position, not by its id.
     """
-    options: dict[str, Any] = {"padding_side": padding_side}
+    options: dict[str, Any] = {"padding_side": padding_side, "cache_dir": cache_dir}
     if model_max_length is not None:
         options["model_max_length"] = model_max_length
     try:
-        declared = get_tokenizer_config(path).get("tokenizer_class")
-        kind = LlamaTokenizer if declared in _LLAMA_CLASSES else AutoTokenizer
+        declared = get_tokenizer_config(path, cache_dir=cache_dir)
+        kind = LlamaTokenizer if declared.get("tokenizer_class") in _LLAMA_CLASSES else AutoTokenizer
         tokenizer = kind.from_pretrained(path, **options)
+        if kind is LlamaTokenizer and "legacy" not in declared and tokenizer.can_save_slow_tokenizer:
+            # a sentencepiece file older than the field: transformers 4 takes true, 5 takes false
+            tokenizer = kind.from_pretrained(path, legacy=True, **options)
     except OSError as error:
         raise ValueError(
             f"{path} holds no tokenizer that can be read ({error}): give a folder with tokenizer.model or "

@@ -1,15 +1,21 @@
 """The frozen CLIP tower: pixels to visual features. Shapes: N images, H x W patch grid, F feature width."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
+from transformers.models.clip.modeling_clip import CLIPEncoder
 
 from llava.model.config import LlavaConfig
 
 FEATURES = ("patch", "cls_patch")
+
+_CLIP_IN_LLAVA = {r"^vision_tower\.": "", r"^model\.vision_tower\.": ""}
+_CLIP_IN_LEGACY = r"^model\.vision_tower\.vision_tower"
 
 
 class CLIPVisionTower(nn.Module):
@@ -39,6 +45,7 @@ class CLIPVisionTower(nn.Module):
         self.image_processor = None
         if config.unfreeze_mm_vision_tower:
             self.vision_tower = CLIPVisionModel(vision_config(self.name))
+        self.register_load_state_dict_pre_hook(_accept_legacy_names)
 
     def load_model(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> None:
         """Load image processor and, unless the checkpoint brought them, weights; freeze everything.
@@ -46,10 +53,9 @@ class CLIPVisionTower(nn.Module):
         Raises:
             ValueError: the directory doesn't exist or holds no CLIP vision model.
         """
-        _check(self.name)
-        self.image_processor = CLIPImageProcessorPil.from_pretrained(self.name)
+        self.image_processor = load_processor(self.name)
         if self.vision_tower is None:
-            self.vision_tower = CLIPVisionModel.from_pretrained(self.name, dtype=dtype or torch.float32)
+            self.vision_tower = load_clip(self.name, dtype or torch.float32)
         self.vision_tower.requires_grad_(False)
         self.vision_tower.to(device, dtype)  # pyright: ignore[reportCallIssue, reportArgumentType] - its stub is wrong
 
@@ -58,23 +64,24 @@ class CLIPVisionTower(nn.Module):
         """Whether the image processor and the weights are there."""
         return self.vision_tower is not None and self.image_processor is not None
 
-    @torch.no_grad()
     def forward(self, pixels: Tensor) -> Tensor:
         """Encode pixels (N, 3, h, w) to features (N, H*W, F) of the same dtype.
 
-        `cls_patch` adds one row in front.
+        `cls_patch` adds one row in front. Frozen weights, as `load_model` leaves them, record no graph; where
+        a caller has set `requires_grad`, gradients flow.
 
         Raises:
             ValueError: the tower isn't loaded, or the pixels have another size than it takes.
         """
         tower = self._tower()
-        size = self.config.image_size
+        size = self.image_side
         if pixels.shape[-2:] != (size, size):
             raise ValueError(
                 f"{self.name} takes {size}x{size} pixels, got images of shape {tuple(pixels.shape)}"
             )
-        states = tower(pixels.to(tower.device, tower.dtype), output_hidden_states=True).hidden_states
-        features = states[self.select_layer]  # (N, 1 + H*W, F)
+        is_trained = any(parameter.requires_grad for parameter in tower.parameters())
+        with torch.set_grad_enabled(is_trained and torch.is_grad_enabled()):
+            features = hidden_state(tower, pixels.to(tower.device, tower.dtype), self.select_layer)
         return (features[:, 1:] if self.select_feature == "patch" else features).to(pixels.dtype)
 
     @property
@@ -88,12 +95,18 @@ class CLIPVisionTower(nn.Module):
         return self.config.hidden_size
 
     @property
+    def image_side(self) -> int:
+        """Pixels along a side of what the tower takes."""
+        side = self.config.image_size
+        assert isinstance(side, int)
+        return side
+
+    @property
     def num_patches_per_side(self) -> int:
         """H = W."""
-        image, patch = self.config.image_size, self.config.patch_size
-        assert isinstance(image, int)
+        patch = self.config.patch_size
         assert isinstance(patch, int)
-        return image // patch
+        return self.image_side // patch
 
     @property
     def num_patches(self) -> int:
@@ -105,6 +118,11 @@ class CLIPVisionTower(nn.Module):
         """Rows and columns of the visual tokens, (0, 0) where the class token spoils the grid."""
         side = 0 if self.select_feature == "cls_patch" else self.num_patches_per_side
         return side, side
+
+    @property
+    def dummy_feature(self) -> Tensor:
+        """(1, F) zeros, for code that stands in for an image."""
+        return torch.zeros(1, self.hidden_size, device=self.device, dtype=self.dtype)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -122,10 +140,87 @@ class CLIPVisionTower(nn.Module):
         return self.vision_tower
 
 
+def hidden_state(tower: CLIPVisionModel, pixels: Tensor, index: int) -> Tensor:
+    """Give a hidden state (N, 1 + H*W, F) of a tower: 0 is the embedding, k the output of layer k.
+
+    Not through `output_hidden_states`: transformers hooks a tower's layers once more when the decoder around
+    it is asked for its own states (seen in 5.23), and the tower's list then holds every state twice.
+
+    Raises:
+        ValueError: the tower has no such layer.
+    """
+    layers = next(module for module in tower.modules() if isinstance(module, CLIPEncoder)).layers
+    if not -len(layers) - 1 <= index <= len(layers):
+        raise ValueError(
+            f"mm_vision_select_layer={index}, but the vision tower has {len(layers)} layers; take one of "
+            f"{-len(layers) - 1} to {len(layers)}"
+        )
+    index %= len(layers) + 1
+    if index == len(layers):
+        return tower(pixels).last_hidden_state
+    inputs: list[Tensor] = []
+    hook = layers[index].register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    try:
+        tower(pixels)
+    finally:
+        hook.remove()
+    return inputs[0]
+
+
 def vision_config(name: str) -> CLIPVisionConfig:
-    """Read a tower's sizes without its weights."""
+    """Read a tower's sizes without its weights; an HF-format LLaVA directory is a tower, too."""
     _check(name)
+    fields, _ = CLIPVisionConfig.get_config_dict(name)
+    if "text_config" in fields and fields.get("model_type") == "llava":
+        return CLIPVisionConfig.from_dict(fields["vision_config"])
     return CLIPVisionConfig.from_pretrained(name)
+
+
+def load_processor(name: str) -> CLIPImageProcessorPil:
+    """Load a tower's image processor, the one that works on PIL images alone.
+
+    Raises:
+        ValueError: the directory doesn't exist or has none.
+    """
+    _check(name)
+    try:
+        return CLIPImageProcessorPil.from_pretrained(name)
+    except OSError as error:
+        raise ValueError(f"vision tower {name} holds no preprocessor_config.json: {error}") from error
+
+
+def load_clip(name: str, dtype: torch.dtype) -> CLIPVisionModel:
+    """Load a tower's weights from a CLIP or HF-format LLaVA directory; other weights there are passed over.
+
+    Raises:
+        ValueError: the directory doesn't exist, or its weights can't be read or are incomplete.
+    """
+    options: dict[str, Any] = {"config": vision_config(name), "key_mapping": _CLIP_IN_LLAVA}
+    try:
+        loaded: Any = CLIPVisionModel.from_pretrained(name, dtype=dtype, output_loading_info=True, **options)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"vision tower {name}: its weights can't be read: {error}") from error
+    model, info = loaded
+    if info["missing_keys"]:
+        raise ValueError(
+            f"vision tower {name} lacks the weights {sorted(info['missing_keys'])}; give a complete "
+            f"CLIP directory"
+        )
+    return model
+
+
+def legacy_name(name: str) -> str:
+    """Give the name under which LLaVA saves a parameter: the tower's with CLIP's `vision_model.` level.
+
+    transformers 5 has dropped that level in memory, and what it writes depends on how the model was loaded.
+    """
+    return re.sub(rf"({_CLIP_IN_LEGACY}\.)(?!vision_model\.)", r"\1vision_model.", name)
+
+
+def _accept_legacy_names(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
+    """Rename in `load_state_dict`, which applies none of the renamings that `from_pretrained` knows."""
+    for name in [name for name in state if name.startswith(f"{prefix}vision_tower.vision_model.")]:
+        state[name.replace(".vision_model.", ".", 1)] = state.pop(name)
 
 
 def _check(name: str) -> None:

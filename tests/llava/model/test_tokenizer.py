@@ -110,6 +110,17 @@ def test_a_missing_pad_token_becomes_the_unknown_token(tmp_path):
     assert (tokenizer.pad_token, tokenizer.pad_token_id, tokenizer.padding_side) == ("<unk>", 0, "left")
 
 
+def test_a_sentencepiece_tokenizer_that_does_not_say_legacy_is_legacy(tmp_path):
+    for path in (GOLDEN / "common/tok_slow_legacy").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    fields = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    del fields["legacy"]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(fields))
+    text = "a</s>USER: b"
+    assert load_tokenizer(tmp_path)(text).input_ids == tokenizer_of("slow_legacy")(text).input_ids
+    assert tokenizer_of("slow_legacy")(text).input_ids != tokenizer_of("slow_nonlegacy")(text).input_ids
+
+
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"holds no vocabulary: copy tokenizer\.model"):
         load_tokenizer(tmp_path)

@@ -1,0 +1,110 @@
+"""Decoder, vision tower and projector under LLaVA's state-dict names, and images to visual tokens.
+
+Shapes: K images, C crops, N tokens of a crop, V visual tokens of a batch, D model width.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import initialization
+
+from llava.model.config import LlavaConfig
+from llava.model.merging import NO_GRID, Block, Merging
+from llava.model.multimodal import VisualTokens
+from llava.model.projector import build_projector
+from llava.model.reduction import PyramidLlamaModel
+from llava.model.vision_tower import CLIPVisionTower
+
+
+class LlavaLlamaModel(PyramidLlamaModel):
+    """The decoder with everything that turns pixels into visual tokens."""
+
+    config: LlavaConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def __init__(self, config: LlavaConfig) -> None:
+        super().__init__(config)
+        if config.mm_vision_tower is not None:
+            self.vision_tower = CLIPVisionTower(config)
+            self.mm_projector = build_projector(
+                config.mm_projector_type, config.mm_hidden_size, config.hidden_size
+            )
+            if "unpad" in config.mm_patch_merge_type:
+                self.image_newline = nn.Parameter(torch.empty(config.hidden_size))
+        self.post_init()
+
+    def get_vision_tower(self) -> CLIPVisionTower:
+        """Give the vision tower.
+
+        Raises:
+            ValueError: this is a text-only model.
+        """
+        if self.config.mm_vision_tower is None:
+            raise ValueError("this model has no vision tower: its config.json names no mm_vision_tower")
+        return self.vision_tower
+
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """Encode pixels (C, 3, h, w) to visual tokens (C, N, D) by tower and projector."""
+        weight = next(self.mm_projector.parameters(), None)
+        features = self.get_vision_tower()(pixels)  # (C, N, F)
+        return self.mm_projector(features if weight is None else features.to(weight.dtype))
+
+    def visual_tokens(
+        self,
+        images: Tensor | Sequence[Tensor],
+        image_sizes: Sequence[Sequence[int]] | None,
+        shown: np.ndarray,
+    ) -> VisualTokens:
+        """Encode images and merge the crops of each.
+
+        All crops go through tower and projector in one pass. Images that no row shows (dummies of text-only
+        rows, and those left over) are encoded only where all ranks must run the same modules: in training and
+        under ZeRO-3.
+
+        Args:
+            images: pixels (K, 3, h, w), (K, C, 3, h, w), or a list of (3, h, w) or (C, 3, h, w).
+            image_sizes: width and height of every image before it was cut into tiles; mosaics need them.
+            shown: (K,) whether a row shows the image.
+
+        Raises:
+            ValueError: tiles that can't be laid out, or a reduction where the tokens form no grid.
+        """
+        merging = self._merging()
+        is_split = hasattr(self.embed_tokens.weight, "ds_id")  # by ZeRO-3, where ranks must keep step
+        needs_all = self.training or is_split
+        chosen = [index for index in range(len(images)) if shown[index] or needs_all]
+        if not chosen:
+            empty = self.embed_tokens.weight.new_zeros(0, self.config.hidden_size)
+            return VisualTokens(empty, ((),) * len(images))
+        crops = [images[index][None] if images[index].ndim == 3 else images[index] for index in chosen]
+        counts = [len(image) for image in crops]
+        encoded = self.encode_images(torch.cat(crops)).split(counts)  # K of (C, N, D)
+        tokens: list[Tensor] = []
+        blocks: list[tuple[Block, ...]] = [()] * len(images)
+        for index, image in zip(chosen, encoded, strict=True):
+            tokens.append(merging.merge(image, None if image_sizes is None else image_sizes[index]))
+            blocks[index] = merging.blocks(image, tokens[-1])
+            if self.reducer is not None and NO_GRID in [block.grid for block in blocks[index]]:
+                raise ValueError(
+                    f"a reduction pools grids of visual tokens, which mm_patch_merge_type={merging.kind!r} "
+                    f"doesn't leave of image {index} with {len(image)} crop(s); set mm_patch_merge_type to "
+                    f"flat and image_aspect_ratio to pad"
+                )
+        return VisualTokens(torch.cat(tokens), tuple(blocks))
+
+    def _merging(self) -> Merging:
+        tower, config = self.get_vision_tower(), self.config
+        return Merging(
+            kind=config.mm_patch_merge_type,
+            aspect_ratio=config.image_aspect_ratio,
+            pinpoints=config.image_grid_pinpoints,
+            image_side=tower.image_side,
+            grid=tower.grid,
+            newline=getattr(self, "image_newline", None),
+        )
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is self and hasattr(self, "image_newline"):
+            initialization.normal_(self.image_newline, std=self.config.hidden_size**-0.5)
