@@ -167,17 +167,21 @@ def describe(scene: Scene, rng: Generator, num_cells: int) -> str:
     return " ".join(parts)
 
 
-def state_facts(scene: Scene, rng: Generator, count: int, shares: Mapping[str, float]) -> str:
+def state_facts(
+    scene: Scene, rng: Generator, count: int, shares: Mapping[str, float], whole: float = 0.0
+) -> str:
     """State facts in telegram style: "jump twice two R 5", "a red yes", "many blue 3".
 
-    `shares` says how often each kind is stated: exist, compare, count, digit, jump; they add up to 1.
+    `shares` says how often each kind is stated: exist, compare, count, digit, jump; they add up to 1. `whole`
+    is the share of facts that keep their question's wording.
     """
     parts: list[str] = []
     kinds = rng.choice(list(shares), p=list(shares.values()), size=20 * count)
     for kind in kinds:  # a patterned board allows few facts
         fact = _TELEGRAM_FACTS[kind](scene, rng)
         if fact is not None and len(parts) < count:
-            parts.append(f"{telegram(fact.text)} {fact.answer}")
+            text = fact.text if rng.random() < whole else telegram(fact.text)
+            parts.append(f"{text} {fact.answer}")
     return " ".join(parts)
 
 

@@ -52,6 +52,8 @@ class Diet:
 
     facts: dict[str, float]
     """Share of each kind among the facts that are stated; they add up to 1."""
+    whole_facts: float = 0.0
+    """Share of the facts that are stated in their question's whole wording, the others in telegram style."""
     kinds: dict[str, float] = field(default_factory=dict)
     """How often each kind of question appears, relative to each other; unused where no questions come."""
     forms: dict[str, float] = field(default_factory=dict)
@@ -65,9 +67,10 @@ class Diet:
 _WHOLE = {"telegram": 0.0, "bare": 0.6, "instruction": 0.3, "ocr": 0.1}
 _SHORT = {"telegram": 0.25, "bare": 0.3, "instruction": 0.3, "ocr": 0.15}
 _ALL_FACTS = {"exist": 0.25, "compare": 0.1, "count": 0.1, "jump": 0.55}
-LOOKUPS = Diet(facts={"digit": 0.3, "jump": 0.7}, has_captions=False, has_patterns=False)
+LOOKUPS = Diet(facts={"digit": 0.3, "jump": 0.7}, whole_facts=0.5, has_captions=False, has_patterns=False)
 READING = Diet(
     facts={"exist": 0.25, "digit": 0.1, "jump": 0.65},
+    whole_facts=0.3,
     kinds={"exist": 1.5, "compare": 1, "count": 1, "color": 1, "digit": 2, "jump1": 2.75, "jump2": 2.75},
     forms=_WHOLE,
 )
@@ -156,12 +159,15 @@ class TextSource:
         texts = {}
         if self.diet.has_captions:
             texts["caption"] = describe(scene, self.rng, _CAPTION_CELLS[1])
-        texts["facts"] = state_facts(scene, self.rng, _NUM_FACTS[1], self.diet.facts)
+        texts["facts"] = self._facts(scene, _NUM_FACTS[1])
         encoded = {kind: list(self.encode(text + "\n")) for kind, text in texts.items()}
         return [(kind, ids, len(ids)) for kind, ids in encoded.items()]
 
+    def _facts(self, scene: Scene, count: int) -> str:
+        return state_facts(scene, self.rng, count, self.diet.facts, self.diet.whole_facts)
+
     def _blocks(self, scene: Scene) -> list[tuple[str, list[int], int]]:
-        facts = state_facts(scene, self.rng, _NUM_FACTS[0], self.diet.facts)
+        facts = self._facts(scene, _NUM_FACTS[0])
         told = [
             Question("Describe the image.", describe(scene, self.rng, _CAPTION_CELLS[0]), "caption", ""),
             Question("State some facts.", facts, "facts", ""),

@@ -53,8 +53,8 @@ class Phase:
 
 
 CURRICULUM = (
-    Phase(seed=0, steps=300, diet=LOOKUPS, plain_share=1.0, accent_share=0.0),
-    Phase(seed=0, steps=1300, diet=READING, plain_share=0.25),
+    Phase(seed=0, steps=700, diet=LOOKUPS, plain_share=1.0, accent_share=0.0),
+    Phase(seed=0, steps=1000, diet=READING, plain_share=0.25),
     Phase(seed=5, steps=700, diet=COARSE),
     Phase(seed=5, steps=500, diet=COARSE_AND_SHORT, accent_share=0.2),
 )
