@@ -5,9 +5,12 @@ from typing import Any
 from dpn.config import DpnConfig, from_dict
 from dpn.dpe import DynamicPyramid
 from dpn.experts import Grid
+from dpn.value import StageCosts
 
 
-def build_reducer(saved: dict[str, Any] | None, *, width: int, num_layers: int) -> DynamicPyramid | None:
+def build_reducer(
+    saved: dict[str, Any] | None, *, width: int, num_layers: int, intermediate_size: int
+) -> DynamicPyramid | None:
     """Build the reducer that `config.reduction` describes, or None for a plain decoder.
 
     Raises:
@@ -17,7 +20,10 @@ def build_reducer(saved: dict[str, Any] | None, *, width: int, num_layers: int) 
         return None
     config = from_dict(saved)
     check_fits(config, num_layers)
-    return DynamicPyramid(config, width)
+    costs = StageCosts(
+        layers=config.layers, num_layers=num_layers, hidden_size=width, intermediate_size=intermediate_size
+    )
+    return DynamicPyramid(config, width, costs)
 
 
 def check_divides(config: DpnConfig, grid: Grid) -> None:

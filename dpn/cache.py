@@ -8,6 +8,7 @@ head width.
 
 import torch
 from torch import Tensor
+from transformers import LlamaConfig
 from transformers.cache_utils import Cache, DynamicLayer
 
 from dpn.routing import Routing
@@ -82,6 +83,76 @@ def adopt(cache: Cache, num_layers: int) -> None:
             f"{named}; leave cache_implementation unset or pass past_key_values=DynamicCache()"
         )
     cache.layers[:] = [PyramidLayer() for _ in range(num_layers)]
+
+
+def check_belongs(cache: Cache, config: LlamaConfig, batch: int, dpe_layers: tuple[int, ...]) -> None:
+    """Refuse to go on from a cache that another model, or another batch, has filled.
+
+    Only shapes and the places of the DPEs can tell models apart. Nothing is read from the device.
+
+    Args:
+        cache: empty or filled.
+        config: of the decoder that is to go on.
+        batch: its number of rows.
+        dpe_layers: its DPE layers, () without a reduction.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    if not cache.get_seq_length():
+        return
+    routing, keys = routing_of(cache), getattr(cache.layers[0], "keys", None)
+    differences = []
+    if len(cache.layers) != config.num_hidden_layers:
+        differences.append(f"it has {len(cache.layers)} layers, the decoder {config.num_hidden_layers}")
+    if keys is not None and keys.ndim == 4:
+        width = config.head_dim or config.hidden_size // config.num_attention_heads
+        expected = (config.num_key_value_heads, width)
+        if (keys.shape[1], keys.shape[3]) != expected:
+            differences.append(f"its heads x width are {(keys.shape[1], keys.shape[3])}, not {expected}")
+        if keys.shape[0] != batch:
+            differences.append(f"it holds {keys.shape[0]} rows (prompts x beams), the new ids {batch}")
+    if routing is not None and routing.layers != dpe_layers:
+        differences.append(f"it was pooled in front of the layers {routing.layers}, not {dpe_layers}")
+    if differences:
+        raise ValueError(
+            f"past_key_values comes from another model or batch: {'; '.join(differences)}. Give the cache "
+            f"that this model returned for these rows, or leave it out and give the whole dialogue"
+        )
+
+
+def full_mask(cache: Cache | None, mask: Tensor | None, batch: int, new: int, device: torch.device) -> Tensor:
+    """Give the caller's mask over everything cached and `new` tokens: (B, past + new).
+
+    Args:
+        cache: None and an empty one hold nothing.
+        mask: (B, past + new); None means that all tokens are real but for the padding of the prefill.
+        batch: B.
+        new: tokens behind the cache.
+        device: of a new mask.
+
+    Raises:
+        ValueError: a mask of another width.
+    """
+    past = 0 if cache is None else cache.get_seq_length()
+    if mask is not None:
+        if mask.ndim == 2 and mask.shape[1] != past + new:
+            raise ValueError(
+                f"attention_mask covers {mask.shape[1]} tokens, the cache holds {past} and {new} are new; "
+                f"give a mask over all {past + new}, or none"
+            )
+        return mask
+    ones = torch.ones(batch, past + new, dtype=torch.bool, device=device)
+    prefix = None if cache is None else past_mask(cache)
+    if prefix is not None:
+        ones[:, : prefix.shape[1]] = prefix.to(device)
+    return ones
+
+
+def past_mask(cache: Cache) -> Tensor | None:
+    """Give the mask of the prefill that filled a cache (B, L); None where it wasn't routed or is empty."""
+    first = cache.layers[0] if cache.layers else None
+    return first.prefix_mask if isinstance(first, PyramidLayer) else None
 
 
 def lengths(cache: Cache) -> list[int]:

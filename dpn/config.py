@@ -1,8 +1,8 @@
 """What a user can decide about a reduction: one frozen dataclass per method, and the words of `--reduction`.
 
-`DpnConfig` covers both presets of the Dynamic Pyramid Network: `paper` is the authors' behaviour with the
-paper's loss weight, `policy` trains the router by its consequences. Both run the same code; a preset is a set
-of defaults.
+`DpnConfig` covers the presets of the Dynamic Pyramid Network: `paper` is the authors' behaviour with the
+paper's loss weight, `policy` trains the router by its consequences, `value` lets it predict them. All run the
+same code; a preset is a set of defaults.
 """
 
 import json
@@ -13,21 +13,32 @@ from typing import Any, Self
 Kernel = tuple[int, int]
 
 CHOICES = {
-    "preset": ("paper", "policy"),
+    "preset": ("paper", "policy", "value"),
     "pooling": ("max", "avg"),
     "edge": ("ceil", "floor"),
     "position_mode": ("renumber", "keep"),
     "router_source": ("last", "token", "both"),
     "router_placement": ("first_turn", "every_turn"),
+    "router": ("mlp", "linear"),
+    "router_gradient": ("full", "stopped"),
     "train_choice": ("sample", "gumbel", "argmax", "random", "static"),
     "eval_choice": ("argmax", "random", "static"),
     "gate": ("none", "probability", "straight_through"),
     "hinge": ("expected", "chosen"),
-    "objective": ("hinge", "policy"),
+    "hinge_scope": ("dpe", "all"),
+    "objective": ("hinge", "policy", "value"),
+    "credit": ("route", "later"),
 }
-INFERENCE_FIELDS = ("eval_choice", "route", "router_bias")
-"""The fields that may differ from the checkpoint's when a trained model is loaded: they change no weight's
-meaning."""
+INFERENCE_FIELDS = ("eval_choice", "route", "router_bias", "mu")
+"""What may differ from the checkpoint's when a trained model is loaded: it changes no weight's meaning."""
+READ_BY = {
+    "budget": ("policy",),
+    "credit": ("policy",),
+    "entropy_weight": ("policy",),
+    "uniform_share": ("policy", "value"),
+    "exploration_steps": ("policy", "value"),
+}
+"""Fields that only some objectives read; with the others they must keep their default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +57,9 @@ class DpnConfig:
     pooling: str = "max"
     """How an expert merges the tokens of a window: max (paper) or avg."""
     edge: str = "ceil"
-    """What happens where a kernel doesn't divide the grid: ceil keeps a smaller last window, floor drops it
-    (release)."""
+    """Where a kernel doesn't divide the grid: ceil keeps a smaller last window, floor drops it (release)."""
     position_mode: str = "renumber"
-    """Positions after pooling: renumber counts 0..n-1 in every stage, keep uses that of the window's first
-    token."""
+    """Positions after pooling: renumber counts 0..n-1 in every stage, keep is the window's first token's."""
     router_source: str = "last"
     """What the router reads: the last prompt token, the learned routing token, or both states
     concatenated."""
@@ -59,6 +68,10 @@ class DpnConfig:
     (release)."""
     temperature: float = 1.0
     """Divides the router's logits before the softmax."""
+    router: str = "mlp"
+    """LayerNorm, Linear, GELU, Linear (paper; release v1), or one linear map (release v2)."""
+    router_gradient: str = "full"
+    """Whether the router's loss reaches the state that it reads, too: full or stopped."""
     router_bias: tuple[float, ...] = (0.0, 0.0, 0.0)
     """Added to the logits, one number per expert: the budget knob at inference."""
     train_choice: str = "sample"
@@ -77,6 +90,9 @@ class DpnConfig:
     """Samples with fewer visual tokens than this are left alone (release: 16)."""
     hinge: str = "expected"
     """Rate in the routing loss: sum of p_i C_i (Eq. 6), or p C of the most probable expert (release)."""
+    hinge_scope: str = "dpe"
+    """Where the hinge sits: dpe takes it of every DPE's mean rate (Eq. 6), all of the mean over all DPEs
+    (release)."""
     rates: tuple[float, ...] = (0.0, 1.0, 2.0)
     """C_i of Eq. 6, one per expert: log2 of the compression."""
     target: float = 1.5
@@ -84,16 +100,22 @@ class DpnConfig:
     loss_weight: float = 0.0
     """lambda of Eq. 7: weight of the routing loss beside the language loss (paper: 0.01, LLaVA-HR 1.0)."""
     objective: str = "policy"
-    """hinge: the routing loss alone (paper); policy: the router is also trained by the consequences of its
-    routes."""
+    """hinge: the routing loss alone (paper); policy: the router learns from the consequences of its routes;
+    value: it predicts what each expert does to the answer loss."""
     mu: float = 0.5
-    """Cost weight of the policy: nats of answer loss that the whole dense visual cost is worth."""
+    """Cost weight of policy and value: nats of answer loss that the whole dense visual cost is worth."""
     budget: float = 0.0
     """Share of the dense visual FLOPs that a dual step on mu holds; 0 keeps mu fixed."""
     mu_step: float = 0.02
     """Step size of the dual variable mu."""
+    credit: str = "route"
+    """Which cost the policy holds against a DPE: that of the whole route, or of what comes later only."""
     entropy_weight: float = 0.0
-    """Weight of the entropy bonus on the routing probabilities."""
+    """Weight of the policy's bonus on the entropy of the routing probabilities."""
+    uniform_share: float = 0.0
+    """Share of the choices that training draws uniformly instead of by the router (train_choice=sample)."""
+    exploration_steps: int = 0
+    """Micro batches over which entropy_weight and uniform_share fall linearly to 0; with 0 they stay."""
     router_lr_scale: float = 4.0
     """Learning rate of routers and value head relative to the model's."""
 
@@ -123,6 +145,7 @@ class DpnConfig:
         if not self.layers or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 1:
             raise ValueError(f"layers must increase and start at 1 or later, got {self.layers}")
         self._check_numbers()
+        self._check_objective()
         self._check_experts()
 
     def _check_numbers(self) -> None:
@@ -133,14 +156,35 @@ class DpnConfig:
         for name in ("temperature", "mu_step", "router_lr_scale"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("loss_weight", "mu", "entropy_weight", "min_tokens", "skip_below"):
+        for name in ("loss_weight", "mu", "entropy_weight", "min_tokens", "skip_below", "exploration_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not 0 <= self.budget <= 1:
             raise ValueError(f"budget is a share of the dense FLOPs from 0 (off) to 1, got {self.budget}")
-        if self.budget and self.objective != "policy":
+        if not 0 <= self.uniform_share < 1:
             raise ValueError(
-                f"budget={self.budget} needs objective=policy; objective={self.objective} would ignore it"
+                f"uniform_share is a share of the choices from 0 to below 1, got {self.uniform_share}"
+            )
+
+    def _check_objective(self) -> None:
+        """Refuse fields that the objective would ignore, or that would take its meaning from it."""
+        defaults = {field.name: field.default for field in fields(self)}
+        for name, objectives in READ_BY.items():
+            value = getattr(self, name)
+            if value != defaults[name] and self.objective not in objectives:
+                raise ValueError(
+                    f"{name}={value} needs objective={' or '.join(objectives)}; objective={self.objective} "
+                    f"would ignore it"
+                )
+        if self.uniform_share and self.train_choice != "sample":
+            raise ValueError(
+                f"uniform_share={self.uniform_share} needs train_choice=sample; "
+                f"train_choice={self.train_choice} would ignore it"
+            )
+        if self.objective == "value" and (self.loss_weight or self.gate != "none"):
+            raise ValueError(
+                f"objective=value predicts losses, which neither the routing loss nor a gate may bend: it "
+                f"needs loss_weight=0 and gate=none, got loss_weight={self.loss_weight}, gate={self.gate}"
             )
 
     def _check_experts(self) -> None:
@@ -188,9 +232,16 @@ PRESETS: dict[str, dict[str, Any]] = {
         "min_tokens": 18,
         "skip_below": 16,
         "hinge": "chosen",
+        "hinge_scope": "all",
         "loss_weight": 0.01,
         "objective": "hinge",
         "router_lr_scale": 1.0,
+    },
+    "value": {
+        "preset": "value",
+        "objective": "value",
+        "temperature": 0.1,
+        "uniform_share": 0.1,
     },
 }
 METHODS: dict[str, type[DpnConfig]] = {"dpn": DpnConfig}
@@ -228,6 +279,11 @@ def with_inference_fields(saved: DpnConfig, asked: dict[str, Any]) -> DpnConfig:
         ValueError: a field that training has fixed, with another value than the checkpoint's.
     """
     for name, value in asked.items():
+        if name == "mu" and saved.objective != "value" and value != saved.mu:
+            raise ValueError(
+                f"mu={value} is a knob at inference for objective=value only; the checkpoint was trained "
+                f"with objective={saved.objective}, whose routes move with router_bias"
+            )
         if name not in INFERENCE_FIELDS and value != getattr(saved, name):
             raise ValueError(
                 f"the checkpoint was trained with {name}={getattr(saved, name)}, so it can't run with "

@@ -7,43 +7,77 @@ every DPE runs its router on every batch, experts have no parameters, and the ro
 the loss.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import initialization
 
 from dpn.config import DpnConfig
+from dpn.consequences import Objective
 from dpn.experts import GridPool, pool_rows, to_device
 from dpn.layout import Layout
 from dpn.policy import PolicyObjective
-from dpn.router import Float32Linear, Router
+from dpn.router import ROUTERS, Float32Linear, ZeroLinear, num_features
 from dpn.routing import UNROUTED, Routing
+from dpn.value import StageCosts, ValueObjective, loss_increase
 
 IDENTITY = GridPool((1, 1))
+OBJECTIVES: dict[str, type[PolicyObjective] | type[ValueObjective]] = {
+    "policy": PolicyObjective,
+    "value": ValueObjective,
+}
+"""What learns from consequences, by `DpnConfig.objective`."""
+
+
+class Choice(NamedTuple):
+    """What a DPE chose, and from what."""
+
+    expert: np.ndarray
+    """(B,) index on the host, or UNROUTED."""
+    weights: Tensor
+    """(B, E) what the gate may multiply with."""
+    drawn_from: Tensor
+    """(B, E) probabilities that a sampled choice was drawn with; the router's own for other choices."""
 
 
 class DynamicPyramid(nn.Module):
     """All DPEs of a decoder: one router each, shared experts."""
 
-    def __init__(self, config: DpnConfig, width: int) -> None:
+    def __init__(self, config: DpnConfig, width: int, costs: StageCosts | None = None) -> None:
+        """Build routers and, where the objective has one, its state.
+
+        Args:
+            config: what the DPEs are.
+            width: D.
+            costs: what the decoder's stages cost, which objective=value weighs experts by.
+        """
         super().__init__()
+        if config.objective == "value" and costs is None:
+            raise ValueError("objective=value weighs costs: give `costs`, or use dpn.build.build_reducer")
         self.config = config
+        self.costs = costs
         self.experts = tuple(GridPool(kernel, config.edge) for kernel in config.kernels)
-        sources = 2 if config.router_source == "both" else 1
-        self.routers = nn.ModuleList(Router(width * sources, len(config.kernels)) for _ in config.layers)
-        hidden = max(1, width * sources // 4)
-        self.policy = PolicyObjective(config, hidden) if config.objective == "policy" else None
+        width = width * (2 if config.router_source == "both" else 1)
+        make = ROUTERS[config.router]
+        predictor = ZeroLinear if config.objective == "value" else Float32Linear  # nothing is known at first
+        self.routers = nn.ModuleList(make(width, len(config.kernels), predictor) for _ in config.layers)
+        features = num_features(config.router, width)
+        objective = OBJECTIVES.get(config.objective)
+        self.policy = None if objective is None else objective(config, features)
 
     @property
     def layers(self) -> tuple[int, ...]:
         """The decoder layers that a DPE stands in front of."""
         return self.config.layers
 
-    def new_routing(self, layout: Layout) -> Routing:
-        """Start the record of a forward pass with the unpooled counts."""
+    def new_routing(self, layout: Layout, shift: Tensor | None = None) -> Routing:
+        """Start the record of a forward pass with the unpooled counts and the samples' shifts (B,)."""
         return Routing(
             self.config.kernels,
             self.config.layers,
+            shift=shift,
             token_counts=[np.array(layout.lengths)],
             visual_counts=[layout.visual_counts()],
         )
@@ -63,36 +97,42 @@ class DynamicPyramid(nn.Module):
         Returns:
             (M, D) and its layout.
         """
-        logits, router_hidden = self.routers[index](self._states(hidden, layout))
-        if any(self.config.router_bias):
-            logits = logits + to_device(np.array(self.config.router_bias, np.float32), logits.device)
-        logits = logits / self.config.temperature  # (B, E)
-        allowed = self._allowed(layout)
-        choice, weights = self._choose(logits, allowed, index, routes)
+        outputs, router_hidden = self.routers[index](self._states(hidden, layout))  # (B, E), (B, F)
+        left = np.stack([layout.counts_after(expert) for expert in self.experts], axis=1)  # (B, E)
+        direction = self._direction(index, left, routing)
+        logits = self._logits(outputs, direction)
+        scores = self._shifted(logits, direction, routing)
+        choice, weights, drawn_from = self._choose(scores, logits, self._allowed(layout, left), index, routes)
+        forced = None if routes is None else routes[:, index]
+        choice = self._keep_something(choice, forced, left, layout.visual_counts())
         experts = [IDENTITY if expert == UNROUTED else self.experts[expert] for expert in choice]
         if any(expert.kernel != (1, 1) for expert in experts):
             source, layout = layout.pool(experts)
             hidden = pool_rows(hidden, to_device(source, hidden.device), self.config.pooling)
         hidden = self._gate(hidden, layout, weights, choice)
+        if self.training:
+            routing.log_chosen.append(log_of_chosen(drawn_from, choice))
+        routing.outputs.append(outputs)
+        routing.router_hidden.append(router_hidden)
         routing.logits.append(logits)
+        routing.directions.append(direction)
         routing.choices.append(choice)
         routing.token_counts.append(np.array(layout.lengths))
         routing.visual_counts.append(layout.visual_counts())
-        if routing.router_hidden is None:
-            routing.router_hidden = router_hidden
         return hidden, layout
 
     def init_weights(self, module: nn.Module) -> None:
         """Initialise a module that owns parameters or buffers; called by the decoder's `_init_weights`."""
         if isinstance(module, Float32Linear):
             module.init_weights()
-        elif isinstance(module, PolicyObjective):
-            initialization.constant_(module.mu, self.config.mu)
-            initialization.zeros_(module.loss_window)
-            initialization.zeros_(module.num_observed)
+        elif isinstance(module, Objective):
+            for name, buffer in module.named_buffers(recurse=False):
+                initialization.constant_(buffer, self.config.mu if name == "mu" else 0)
 
     def _states(self, hidden: Tensor, layout: Layout) -> Tensor:
         """Gather what the router reads: (B, D), or (B, 2D) for `both`."""
+        if self.config.router_gradient == "stopped":
+            hidden = hidden.detach()
         last = hidden[to_device(layout.last_rows, hidden.device)]  # (B, D)
         if self.config.router_source == "last":
             return last
@@ -105,14 +145,42 @@ class DynamicPyramid(nn.Module):
         )  # mean over a sample's routing tokens; zero where it has none
         return token if self.config.router_source == "token" else torch.cat([token, last.float()], dim=-1)
 
-    def _allowed(self, layout: Layout) -> np.ndarray:
-        """(B, E) bool on the host: experts that may be chosen.
+    def _direction(self, index: int, left: np.ndarray, routing: Routing) -> np.ndarray:
+        """(E,) or (B, E) what a shift of 1 adds to `temperature * logits` where an expert is chosen.
+
+        That is every expert's rate, or what its stage saves against costing nothing for objective=value.
+        """
+        if self.config.objective != "value":
+            return np.array(self.config.rates, np.float32)
+        assert self.costs is not None
+        return -self.costs.of_experts(index, left, routing.visual_counts[0])
+
+    def _logits(self, outputs: Tensor, direction: np.ndarray) -> Tensor:
+        """Make the router's outputs (B, E) logits: bias, temperature, and costs for objective=value."""
+        config, logits = self.config, outputs
+        if config.objective == "value":
+            logits = config.mu * to_device(direction, outputs.device) - loss_increase(outputs)
+        if any(config.router_bias):
+            logits = logits + to_device(np.array(config.router_bias, np.float32), logits.device)
+        return logits / config.temperature
+
+    def _shifted(self, logits: Tensor, direction: np.ndarray, routing: Routing) -> Tensor:
+        """Add the samples' shifts to logits (B, E), for the choice only; the gate doesn't see it.
+
+        So a shift is exactly what forcing the routes that it leads to would be.
+        """
+        if routing.shift is None:
+            return logits
+        slope = to_device(np.atleast_2d(direction / self.config.temperature), logits.device)
+        return logits + routing.shift.to(logits.device)[:, None] * slope
+
+    def _allowed(self, layout: Layout, left: np.ndarray) -> np.ndarray:
+        """(B, E) bool on the host: experts that may be chosen, by the visual tokens (B, E) that they leave.
 
         No expert at all means the sample is left alone.
         """
         config = self.config
         counts = layout.visual_counts()
-        left = np.stack([layout.counts_after(expert) for expert in self.experts], axis=1)  # (B, E)
         allowed = np.ones_like(left, dtype=bool)
         if self.training and config.min_tokens:
             allowed = (left >= config.min_tokens) | (left == counts[:, None])
@@ -122,6 +190,26 @@ class DynamicPyramid(nn.Module):
             has_grid &= self._has_token(layout, has_grid)
         leaves_something = (left > 0) | (counts == 0)[:, None]
         return allowed & leaves_something & (has_grid & (counts >= config.skip_below))[:, None]
+
+    def _keep_something(
+        self, choice: np.ndarray, forced: np.ndarray | None, left: np.ndarray, counts: np.ndarray
+    ) -> np.ndarray:
+        """Leave samples alone whose static expert would leave nothing (B, E) of their visual tokens (B,).
+
+        Raises:
+            ValueError: `forced` (B,) asks for such an expert.
+        """
+        kept = np.take_along_axis(left, np.maximum(choice, 0)[:, None], axis=1)[:, 0]
+        lost = (choice != UNROUTED) & (kept == 0) & (counts > 0)
+        if forced is not None and (lost & (forced >= 0)).any():
+            sample = int(np.argmax(lost & (forced >= 0)))
+            rows, columns = self.config.kernels[choice[sample]]
+            raise ValueError(
+                f"routes force {rows}x{columns} on sample {sample}, which would leave none of its "
+                f"{counts[sample]} visual tokens (edge={self.config.edge}); force a smaller kernel, or -1 "
+                f"for the router's choice"
+            )
+        return np.where(lost, UNROUTED, choice)
 
     def _has_token(self, layout: Layout, needed: np.ndarray) -> np.ndarray:
         """(B,) bool: the sample has a routing token.
@@ -142,13 +230,15 @@ class DynamicPyramid(nn.Module):
         return found
 
     def _choose(
-        self, logits: Tensor, allowed: np.ndarray, index: int, routes: np.ndarray | None
-    ) -> tuple[np.ndarray, Tensor]:
-        """Choose an expert per sample.
-
-        Gives the indices (B,) on the host, and the weights (B, E) that the gate may use.
-        """
-        weights = logits.softmax(-1)
+        self,
+        scores: Tensor,
+        logits: Tensor,
+        allowed: np.ndarray,
+        index: int,
+        routes: np.ndarray | None,
+    ) -> Choice:
+        """Choose an expert per sample by scores (B, E), which are the logits (B, E) and their shift."""
+        probabilities = logits.softmax(-1)
         mode = self.config.train_choice if self.training else self.config.eval_choice
         routable = allowed.any(1)
         drawable = allowed | np.logical_not(routable)[:, None]  # rows to be left alone may draw anything
@@ -159,16 +249,28 @@ class DynamicPyramid(nn.Module):
             drawn = torch.multinomial(torch.from_numpy(drawable).float(), 1).squeeze(1).numpy()
             forced = np.where(forced < 0, drawn, forced)
         if (forced >= 0).all():
-            return np.where(routable, forced, UNROUTED), weights
-        masked = logits.masked_fill(~to_device(drawable, logits.device), float("-inf"))
-        if mode == "gumbel":
+            return Choice(np.where(routable, forced, UNROUTED), probabilities, probabilities)
+        allows = to_device(drawable, logits.device)
+        masked = scores.masked_fill(~allows, float("-inf"))
+        weights = drawn_from = probabilities
+        if mode == "sample":
+            drawn_from = self._explored(masked.softmax(-1), allows)
+            free = torch.multinomial(drawn_from.detach(), 1).squeeze(1)
+        elif mode == "gumbel":
             masked = masked - torch.empty_like(masked).exponential_().log()
-            weights = masked.softmax(-1)
-        chosen = (
-            torch.multinomial(masked.softmax(-1), 1).squeeze(1) if mode == "sample" else masked.argmax(-1)
-        )
-        free = chosen.cpu().numpy()  # the one device read of a DPE
-        return np.where(routable, np.where(forced < 0, free, forced), UNROUTED), weights
+            weights, free = masked.softmax(-1), masked.argmax(-1)
+        else:
+            free = masked.argmax(-1)
+        chosen = free.cpu().numpy()  # the one device read of a DPE
+        return Choice(np.where(routable, np.where(forced < 0, chosen, forced), UNROUTED), weights, drawn_from)
+
+    def _explored(self, probabilities: Tensor, allows: Tensor) -> Tensor:
+        """Mix probabilities (B, E) with the uniform share over the experts that are allowed (B, E)."""
+        if self.policy is None or not self.config.uniform_share:
+            return probabilities
+        share = self.config.uniform_share * self.policy.exploration()
+        uniform = allows / allows.sum(-1, keepdim=True)
+        return (1 - share) * probabilities + share * uniform
 
     def _gate(self, hidden: Tensor, layout: Layout, weights: Tensor, choice: np.ndarray) -> Tensor:
         """Multiply the visual rows (M, D) by the chosen expert's weight (Eq. 4).
@@ -185,3 +287,10 @@ class DynamicPyramid(nn.Module):
         rows = gate[to_device(layout.samples, gate.device)]  # (M,)
         rows = torch.where(to_device(layout.visual_rows(), gate.device), rows, rows.new_ones(()))
         return hidden * rows[:, None].to(hidden.dtype)
+
+
+def log_of_chosen(drawn_from: Tensor, choice: np.ndarray) -> Tensor:
+    """Give (B,) log of the chosen expert's probability among (B, E); 0 where nothing was chosen."""
+    expert = to_device(np.maximum(choice, 0), drawn_from.device)
+    probability = drawn_from.gather(1, expert[:, None]).squeeze(1)
+    return probability.clamp(min=1e-9).log() * to_device(choice != UNROUTED, probability.device)

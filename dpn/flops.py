@@ -26,16 +26,43 @@ def count_flops(
     return sum(4 * n * d * d + 2 * n * n * d + ffn_matrices * n * d * m for n in map(int, tokens_per_layer))
 
 
+def visual_flops(tokens: np.ndarray, *, hidden_size: int, intermediate_size: int) -> np.ndarray:
+    """Count what one layer does with visual tokens (Eq. 8): any shape to the same, float64."""
+    n, d = tokens.astype(np.float64), hidden_size
+    return 4 * n * d * d + 2 * n * n * d + 2 * n * d * intermediate_size
+
+
 def visual_cost(visual_tokens: np.ndarray, *, hidden_size: int, intermediate_size: int) -> np.ndarray:
     """Share of the dense visual FLOPs (Eq. 8) that routes cost: tokens (B, layers) to float64 (B,).
 
     The first layer is never pooled, so its count is the dense one; samples without visual tokens cost 1.
     """
-    d, m = hidden_size, intermediate_size
-    n = visual_tokens.astype(np.float64)
-    flops = 4 * n * d * d + 2 * n * n * d + 2 * n * d * m  # (B, layers)
-    dense = flops[:, 0] * n.shape[1]
-    return np.divide(flops.sum(1), dense, out=np.ones(len(n)), where=dense > 0)
+    shares = cost_shares(visual_tokens, hidden_size=hidden_size, intermediate_size=intermediate_size)
+    return shares.mean(1)
+
+
+def stage_cost(
+    per_stage: Sequence[np.ndarray],
+    layers: Sequence[int],
+    num_layers: int,
+    *,
+    hidden_size: int,
+    intermediate_size: int,
+) -> np.ndarray:
+    """Split `visual_cost` by stages: S + 1 counts (B,) of visual tokens to float64 (S + 1, B)."""
+    counts = np.stack(per_stage, axis=1)  # (B, S + 1)
+    shares = cost_shares(counts, hidden_size=hidden_size, intermediate_size=intermediate_size)
+    return (shares * np.diff([0, *layers, num_layers]) / num_layers).T
+
+
+def cost_shares(visual_tokens: np.ndarray, *, hidden_size: int, intermediate_size: int) -> np.ndarray:
+    """FLOPs of a layer relative to the first one of its row: tokens (B, any) to float64 of that shape.
+
+    Samples without visual tokens have 1 everywhere.
+    """
+    flops = visual_flops(visual_tokens, hidden_size=hidden_size, intermediate_size=intermediate_size)
+    dense = flops[:, :1]
+    return np.divide(flops, dense, out=np.ones_like(flops), where=dense > 0)
 
 
 @dataclass(frozen=True, kw_only=True)

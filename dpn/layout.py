@@ -6,8 +6,8 @@ rows after pooling, K largest window.
 Token types (`mm_token_type_ids`, int (B, L)), the form in which a prompt's structure enters the decoder:
     0  TEXT
     1  ROUTER   a learned routing token
-    2  LAST     the last prompt token of the first turn
-    3+ VISUAL   visual token of the sample's image number (type - 3) // 2; an odd offset marks the last prompt
+    2  LAST     the last prompt token of the first turn; 3 = ROUTER | LAST where it is a routing token, too
+    4+ VISUAL   visual token of the sample's image number (type - 4) // 2; an odd offset marks the last prompt
                 token, which is a visual one only where the answer follows the image directly
 """
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dpn.experts import Grid, GridPool
 
-TEXT, ROUTER, LAST, VISUAL = 0, 1, 2, 3
+TEXT, ROUTER, LAST, VISUAL = 0, 1, 2, 4
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Layout:
             grids: (B, I, 2) rows and columns of every sample's images.
 
         Raises:
-            ValueError: a sample without any token.
+            ValueError: a sample without any token, or images whose tokens and grids don't go together.
         """
         types = token_types.cpu().numpy()
         mask = (
@@ -84,9 +84,11 @@ class Layout:
         kinds = types.reshape(-1)[origin]  # (N,)
         samples = np.repeat(np.arange(len(lengths)), lengths)  # (N,)
         starts = np.concatenate([[0], np.cumsum(lengths)])
-        router_rows = np.flatnonzero(kinds == ROUTER)
+        router_rows = np.flatnonzero((kinds == ROUTER) | (kinds == ROUTER | LAST))
         last_rows = starts[1:] - 1
-        marked = np.flatnonzero((kinds == LAST) | ((kinds >= VISUAL) & ((kinds - VISUAL) % 2 == 1)))
+        marked = np.flatnonzero(
+            np.where(kinds >= VISUAL, (kinds - VISUAL) % 2 == 1, (kinds == LAST) | (kinds == ROUTER | LAST))
+        )
         last_rows[samples[marked]] = marked
         return cls(
             padded_shape=(types.shape[0], types.shape[1]),
@@ -207,8 +209,13 @@ def _repeat(windows: np.ndarray, width: int) -> np.ndarray:
 
 
 def _spans(kinds: np.ndarray, samples: np.ndarray, grids: np.ndarray) -> tuple[VisualSpan, ...]:
-    """Find the runs of equal (sample, image) among packed token types."""
+    """Find the runs of equal (sample, image) among packed token types, every one with its grid.
+
+    Raises:
+        ValueError: a grid without tokens, or tokens whose grid is unknown or too small.
+    """
     rows = np.flatnonzero(kinds >= VISUAL)
+    _require_tokens(kinds, samples, grids)
     if not len(rows):
         return ()
     keys = np.stack([samples[rows], (kinds[rows] - VISUAL) // 2])  # (2, visual)
@@ -216,7 +223,28 @@ def _spans(kinds: np.ndarray, samples: np.ndarray, grids: np.ndarray) -> tuple[V
     found = []
     for run in np.split(rows, breaks):
         sample, image = int(samples[run[0]]), (int(kinds[run[0]]) - VISUAL) // 2
-        height, width = (int(size) for size in grids[sample, image])
-        grid = (height, width) if height * width == len(run) else None
+        height, width = (int(size) for size in grids[sample, image]) if image < grids.shape[1] else (0, 0)
+        if len(run) > height * width:
+            known = f"its grid is {height}x{width}" if height * width else "its grid is unknown"
+            raise ValueError(
+                f"image {image} of sample {sample} has {len(run)} visual tokens in a row, but {known}; give "
+                f"rows and columns of every image as visual_grids (B, I, 2)"
+            )
+        grid = (height, width) if height * width == len(run) else None  # fewer: cut by truncation
         found.append(VisualSpan(sample, int(run[0]), len(run), grid))
     return tuple(found)
+
+
+def _require_tokens(kinds: np.ndarray, samples: np.ndarray, grids: np.ndarray) -> None:
+    """Refuse grids (B, I, 2) of images that no token of their sample belongs to: nothing could be pooled."""
+    visual = kinds >= VISUAL
+    seen = np.zeros((len(grids), max(grids.shape[1], int(kinds.max(initial=0)) // 2 + 1)), bool)
+    seen[samples[visual], (kinds[visual] - VISUAL) // 2] = True
+    missing = (grids.prod(-1) > 0) & ~seen[:, : grids.shape[1]]
+    if missing.any():
+        sample, image = (int(index) for index in np.argwhere(missing)[0])
+        raise ValueError(
+            f"sample {sample} has no visual token of its image {image}, whose grid is "
+            f"{grids[sample, image, 0]}x{grids[sample, image, 1]}; mark the image's tokens in "
+            f"mm_token_type_ids, or give the grid (0, 0) where there is no image"
+        )

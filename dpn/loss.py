@@ -12,6 +12,8 @@ from dpn.routing import Routing
 def routing_loss(probabilities: Tensor, is_routed: Tensor, config: DpnConfig) -> Tensor:
     """Mean over DPEs of max(0, t - mean over routed samples of the rate): a scalar, unweighted.
 
+    `hinge_scope="all"` takes one hinge of the mean over samples and DPEs (release).
+
     `hinge="expected"` takes the rate sum_i p_i C_i (Eq. 6), `"chosen"` p C of the most probable expert
     (release). A DPE without a routed sample contributes zero but keeps its router in the graph.
 
@@ -22,6 +24,8 @@ def routing_loss(probabilities: Tensor, is_routed: Tensor, config: DpnConfig) ->
     """
     rate = (expected_rates(probabilities, config) * is_routed).sum(1)  # (S,)
     count = is_routed.sum(1)
+    if config.hinge_scope == "all":
+        rate, count = rate.sum()[None], count.sum()[None]  # (1,)
     hinge = (config.target - rate / count.clamp(min=1)).clamp(min=0)
     return torch.where(count > 0, hinge, 0.0 * rate).mean()
 

@@ -22,9 +22,9 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils import logging
 
-from dpn.attention import PACKED, Packing
+from dpn.attention import Packing, packed_implementation
 from dpn.build import build_reducer
-from dpn.cache import PyramidLayer, adopt
+from dpn.cache import PyramidLayer, adopt, check_belongs, full_mask
 from dpn.experts import to_device
 from dpn.layout import VISUAL, Layout
 from dpn.routing import Routing
@@ -60,17 +60,22 @@ class PyramidLlamaModel(LlamaModel):
     def __init__(self, config: PyramidLlamaConfig) -> None:
         super().__init__(config)
         self.reducer = build_reducer(
-            config.reduction, width=config.hidden_size, num_layers=config.num_hidden_layers
+            config.reduction,
+            width=config.hidden_size,
+            num_layers=config.num_hidden_layers,
+            intermediate_size=config.intermediate_size,
         )
         if self.reducer is not None:
-            if config._attn_implementation not in (None, "sdpa", PACKED):
-                raise ValueError(
-                    f"attn_implementation={config._attn_implementation!r} isn't supported with a reduction"
-                    f" yet; leave it "
-                    f"unset (SDPA on CPU, torch's variable-length kernel on CUDA in half precision)"
-                )
-            config._attn_implementation = PACKED
+            packed_implementation(config._attn_implementation)  # a kernel from the hub would come unasked
         self.post_init()
+
+    def get_correct_attn_implementation(
+        self, requested_attention: str | None, is_init_check: bool = False
+    ) -> str:
+        """Translate `attn_implementation` where there is a reduction; ValueError for one that can't pack."""
+        if self.config.reduction is None:
+            return super().get_correct_attn_implementation(requested_attention, is_init_check)
+        return packed_implementation(requested_attention)
 
     @property
     def stages(self) -> list[tuple[int, int]]:
@@ -89,6 +94,7 @@ class PyramidLlamaModel(LlamaModel):
         mm_token_type_ids: Tensor | None = None,
         visual_grids: Tensor | None = None,
         routes: Tensor | None = None,
+        router_shift: Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Run the decoder.
@@ -104,12 +110,23 @@ class PyramidLlamaModel(LlamaModel):
             mm_token_type_ids: (B, L) structure of the prompt (dpn/layout.py); without it nothing is reduced.
             visual_grids: (B, I, 2) rows and columns of every image.
             routes: (B, S) expert indices to force, negative where the router decides.
+            router_shift: (B,) what moves every sample's choices towards cheaper experts (dpn/budget.py).
             kwargs: passed to transformers' loop where there is no reducer.
 
         Raises:
-            ValueError: a reduced pass is asked for intermediate states or attention weights.
+            ValueError: a reduced pass is asked for intermediate states or attention weights; routes don't
+                fit, grids are unknown, the mask has another length, the cache is another model's.
         """
+        given = inputs_embeds if input_ids is None else input_ids
+        if past_key_values is not None and given is not None:
+            layers = () if self.reducer is None else self.reducer.layers
+            check_belongs(past_key_values, self.config, len(given), layers)
         if self.reducer is None:
+            if routes is not None or router_shift is not None:
+                raise ValueError(
+                    "routes or a shift are given, but this decoder has no reduction that could take them: "
+                    "its config.reduction is empty; load it with --reduction dpn eval_choice=static route=..."
+                )
             return super().forward(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
@@ -120,9 +137,10 @@ class PyramidLlamaModel(LlamaModel):
                 **kwargs,
             )
         for name in ("output_hidden_states", "output_attentions"):
-            if kwargs.get(name):
+            if kwargs.get(name, getattr(self.config, name)):
                 raise ValueError(
-                    f"{name}=True isn't served with a reduction: sequences have another length per stage"
+                    f"{name}=True isn't served with a reduction: sequences have another length per stage; "
+                    f"set it to False"
                 )
         embeds = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         cached = past_key_values.get_seq_length() if past_key_values is not None else 0
@@ -133,7 +151,7 @@ class PyramidLlamaModel(LlamaModel):
             if visual_grids is None:
                 visual_grids = torch.zeros(len(embeds), 0, 2, dtype=torch.long)
             layout = Layout.from_padded(mm_token_type_ids, attention_mask, visual_grids)
-            return self._packed(embeds, layout, past_key_values, routes)
+            return self._packed(embeds, layout, past_key_values, routes, router_shift)
         if mm_token_type_ids is not None and (mm_token_type_ids >= VISUAL).any():
             logger.warning(
                 "an image behind a cached prompt runs unreduced; prefill the whole dialogue to route it"
@@ -141,13 +159,18 @@ class PyramidLlamaModel(LlamaModel):
         return self._padded(embeds, attention_mask, position_ids, past_key_values)
 
     def _packed(
-        self, embeds: Tensor, layout: Layout, cache: Cache | None, routes: Tensor | None
+        self,
+        embeds: Tensor,
+        layout: Layout,
+        cache: Cache | None,
+        routes: Tensor | None,
+        router_shift: Tensor | None,
     ) -> PyramidOutput:
         """Training and prefill: embeds (B, L, D) to packed states (1, M, D)."""
         assert self.reducer is not None
         batch, length, width = embeds.shape
         hidden = embeds.reshape(batch * length, width)[to_device(layout.origin, embeds.device)]  # (N, D)
-        first, routing = layout, self.reducer.new_routing(layout)
+        first, routing = layout, self.reducer.new_routing(layout, router_shift)
         forced = None if routes is None else self._forced(routes, batch)
         if cache is not None:
             adopt(cache, self.config.num_hidden_layers)
@@ -223,9 +246,7 @@ class PyramidLlamaModel(LlamaModel):
         (B, Q, D) attend to a cache of any lengths.
         """
         batch, new = embeds.shape[:2]
-        past = cache.get_seq_length() if cache is not None else 0
-        if attention_mask is None:
-            attention_mask = torch.ones(batch, past + new, dtype=torch.bool, device=embeds.device)
+        attention_mask = full_mask(cache, attention_mask, batch, new, embeds.device)
         if position_ids is None:
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -new:]  # (B, Q)
         hidden = embeds

@@ -25,6 +25,14 @@ class Float32Linear(nn.Linear):
             initialization.zeros_(self.bias)
 
 
+class ZeroLinear(Float32Linear):
+    """A linear layer whose outputs start at zero."""
+
+    def init_weights(self) -> None:
+        """Zeros; skips what a checkpoint has filled."""
+        initialization.zeros_(self.weight)
+
+
 class Float32LayerNorm(nn.LayerNorm):
     """Layer normalisation in float32."""
 
@@ -41,13 +49,34 @@ class Router(nn.Module):
     This is the released router; both linear maps are without bias.
     """
 
-    def __init__(self, width: int, num_experts: int) -> None:
+    def __init__(self, width: int, num_experts: int, predictor: type[Float32Linear] = Float32Linear) -> None:
         super().__init__()
         self.norm = Float32LayerNorm(width)
         self.hidden = Float32Linear(width, max(1, width // 4), bias=False)
-        self.predictor = Float32Linear(max(1, width // 4), num_experts, bias=False)
+        self.predictor = predictor(max(1, width // 4), num_experts, bias=False)
 
     def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """Give float32 logits (B, E) and the hidden layer (B, D/4) of states (B, D)."""
         hidden = functional.gelu(self.hidden(self.norm(state)))
         return self.predictor(hidden), hidden
+
+
+class LinearRouter(nn.Module):
+    """One linear map to E logits without bias: the released router of version v2."""
+
+    def __init__(self, width: int, num_experts: int, predictor: type[Float32Linear] = Float32Linear) -> None:
+        super().__init__()
+        self.predictor = predictor(width, num_experts, bias=False)
+
+    def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Give float32 logits (B, E) and, in place of a hidden layer, the states (B, D)."""
+        return self.predictor(state), state.float()
+
+
+ROUTERS = {"mlp": Router, "linear": LinearRouter}
+"""By `DpnConfig.router`."""
+
+
+def num_features(kind: str, width: int) -> int:
+    """Count the features that a router of this kind gives beside its logits."""
+    return width if kind == "linear" else max(1, width // 4)

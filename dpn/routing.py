@@ -10,8 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dpn.experts import to_device
-
 UNROUTED = -1
 """Choice of a sample that a DPE left alone: no visual tokens, too few, or none that form a grid."""
 
@@ -25,10 +23,19 @@ class Routing:
     """Decoder layers in front of which the DPEs stand."""
     logits: list[Tensor] = field(default_factory=list)
     """Per DPE (B, E) float32, bias and temperature applied."""
+    shift: Tensor | None = None
+    """(B,) float32: what moves every sample's choices towards cheaper experts (dpn/budget.py)."""
+    directions: list[np.ndarray] = field(default_factory=list)
+    """Per DPE (E,) or (B, E): what a shift of 1 adds to `temperature * logits` where an expert is chosen."""
     choices: list[np.ndarray] = field(default_factory=list)
     """Per DPE (B,) expert index on the host, or UNROUTED."""
-    router_hidden: Tensor | None = None
-    """(B, D/4) hidden layer of the first router, which the value head reads."""
+    log_chosen: list[Tensor] = field(default_factory=list)
+    """Per DPE (B,) in training: log of the probability that the choice was drawn with, 0 where there was
+    none."""
+    outputs: list[Tensor] = field(default_factory=list)
+    """Per DPE (B, E) what the router gave, before anything was made of it."""
+    router_hidden: list[Tensor] = field(default_factory=list)
+    """Per DPE (B, F) hidden layer of the router, which value heads read."""
     token_counts: list[np.ndarray] = field(default_factory=list)
     """Per stage (B,) tokens of every sample; the first entry is before any pooling."""
     visual_counts: list[np.ndarray] = field(default_factory=list)
@@ -43,14 +50,6 @@ class Routing:
     def is_routed(self) -> np.ndarray:
         """(S, B) bool: the DPE chose for this sample."""
         return np.stack(self.choices) != UNROUTED
-
-    def chosen_log_probabilities(self) -> Tensor:
-        """Sum over DPEs of log p of the chosen expert: (B,); a DPE that left a sample alone adds nothing."""
-        log_probabilities = torch.stack(self.logits).log_softmax(-1)  # (S, B, E)
-        device = log_probabilities.device
-        choice = to_device(np.stack(self.choices), device)  # (S, B)
-        chosen = log_probabilities.gather(-1, choice.clamp(min=0)[..., None]).squeeze(-1)  # (S, B)
-        return (chosen * (choice != UNROUTED)).sum(0)
 
     def route_names(self, sample: int) -> tuple[str, ...]:
         """Name the kernels that a sample took, one per DPE; "1x1" where it was left alone."""

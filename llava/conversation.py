@@ -19,6 +19,14 @@ class SeparatorStyle(Enum):
     LLAMA_2 = auto()
 
 
+class SecondCaptionError(ValueError, TypeError):
+    """A plain prompt with a second message; upstream fails there with a `TypeError`."""
+
+
+class FirstTurnError(ValueError, AssertionError):
+    """A Llama-2 prompt that doesn't start with a question; upstream raises `AssertionError`."""
+
+
 class Segment(NamedTuple):
     """A stretch of a training prompt: the model learns to write it (`is_answer`) or only reads it."""
 
@@ -50,7 +58,12 @@ class Conversation:
         return replace(self, messages=[list(message) for message in self.messages])
 
     def get_prompt(self) -> str:
-        """Return the whole dialogue as the text the model reads."""
+        """Return the whole dialogue as the text the model reads.
+
+        Raises:
+            SecondCaptionError: a plain conversation with a second message (also a `TypeError`).
+            FirstTurnError: a Llama-2 conversation without a first question (also an `AssertionError`).
+        """
         messages = _plain_messages(self)
         texts = [
             "".join(_turn_parts(self, role, message, index)) for index, (role, message) in enumerate(messages)
@@ -58,21 +71,27 @@ class Conversation:
         return _opening(self) + "".join(texts)
 
 
-def segments(turns: Sequence[tuple[str, str]], template: Conversation) -> list[Segment]:
+def segments(turns: Sequence[tuple[str, str | None]], template: Conversation) -> list[Segment]:
     """Split the training prompt of (question, answer) turns into what is read and what is learned.
 
     The texts joined are the training prompt. An answer's segment is everything the model itself writes after
     the open turn: the space that separates it from the role (part of its first token), the answer, and its
-    end token. An empty answer stays an open turn, as upstream renders it, and has no such segment. The plain
-    format is the question, the caption and a newline, which is learned even after an empty caption.
+    end token. An empty answer stays an open turn, as upstream renders it, and has no such segment; an answer
+    of None isn't even opened: the dialogue ends with its question, a segment of its own. The plain format is
+    the question, the caption and a newline, which is learned even after an empty caption.
     """
     if template.sep_style is SeparatorStyle.PLAIN:
-        pairs = [(Segment(read, False), Segment(caption + template.sep, True)) for read, caption in turns]
+        pairs = [
+            (Segment(read, False), Segment((caption or "") + template.sep, True)) for read, caption in turns
+        ]
         return [segment for pair in pairs for segment in pair]
     pieces: list[Segment] = []
     read = _opening(template)
     for index, (question, answer) in enumerate(turns):
         read += "".join(_turn_parts(template, template.roles[0], question, 2 * index))
+        if answer is None:
+            pieces.append(Segment(read, is_answer=False))
+            break
         opened, written = _turn_parts(template, template.roles[1], answer, 2 * index + 1)
         pieces.append(Segment(read + opened, is_answer=False))
         read = ""
@@ -134,7 +153,7 @@ def _turn_parts(conversation: Conversation, role: str, message: str | None, inde
     )
     if style is SeparatorStyle.PLAIN:
         if message and end is None:
-            raise ValueError(
+            raise SecondCaptionError(
                 "the plain template has no end for an answer: it holds one caption, not a dialogue"
             )
         return "", f"{message}{end}" if message else ""
@@ -146,7 +165,7 @@ def _turn_parts(conversation: Conversation, role: str, message: str | None, inde
 def _llama_2_parts(conversation: Conversation, role: str, message: str | None, index: int) -> tuple[str, str]:
     """Return the parts of a Llama-2 chat turn; the tokenizer writes the first turn's begin token."""
     if index == 0 and (not message or role != conversation.roles[0]):
-        raise ValueError(
+        raise FirstTurnError(
             f"a {conversation.version} conversation must start with text of {conversation.roles[0]}, "
             f"found {role}: {message!r}"
         )

@@ -129,14 +129,17 @@ def without_begin_token(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> l
     return ids[1:] if ids and ids[0] == tokenizer.bos_token_id else ids
 
 
-def process_images(images: list[Image.Image], image_processor: Any, model_cfg: Any) -> Tensor | list[Tensor]:
-    """Turn images into normalised pixels (B, 3, S, S) as `model_cfg.image_aspect_ratio` says.
+def process_images(
+    images: Image.Image | Sequence[Image.Image], image_processor: Any, model_cfg: Any
+) -> Tensor | list[Tensor]:
+    """Turn images, or one, into normalised pixels (B, 3, S, S) as `model_cfg.image_aspect_ratio` says.
 
     `pad` fills to a square with the mean colour, `anyres` gives every image N crops (N, 3, S, S), everything
     else leaves resizing and centre cropping to the processor. Images of unequal N come back as a list.
     """
     aspect_ratio = getattr(model_cfg, "image_aspect_ratio", None)  # absent in old checkpoints: centre crop
-    images = [image.convert("RGB") for image in images]
+    given = [images] if isinstance(images, Image.Image) else images
+    images = [image.convert("RGB") for image in given]
     if aspect_ratio == "anyres":
         pixels = [
             process_anyres_image(image, image_processor, model_cfg.image_grid_pinpoints) for image in images

@@ -8,6 +8,7 @@ ends in. Nothing is tokenised twice, so no count can disagree with another.
 """
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import torch
@@ -33,7 +34,7 @@ class Encoded(NamedTuple):
     input_ids: Tensor
     """(L,) int64, IMAGE_TOKEN_INDEX where the image goes."""
     labels: Tensor
-    """(L,) int64, the id where the model learns to write it and IGNORE_INDEX elsewhere."""
+    """(L,) int64, a copy of the id where an answer is and IGNORE_INDEX elsewhere."""
 
 
 def encode_conversation(
@@ -48,19 +49,23 @@ def encode_conversation(
 
     With `has_image`, every message's `<image>` moves to its front and becomes IMAGE_TOKEN_INDEX; without, it
     is ordinary text, and the ids are cut at the tokenizer's `model_max_length`. (The original cuts samples
-    with an image later, in the collator.)
+    with an image later, in the collator.) Labels copy the ids, also where an answer holds an image.
 
     Raises:
-        ValueError: an unknown version, turns out of order, or a conversation with nothing to learn.
+        ValueError: an unknown version, turns out of order, or a conversation without an answer, or with an
+            open last question within `model_max_length`, for which the original has no labels either.
     """
-    encoded = encode_uncut(
-        conversations,
-        tokenizer,
-        version=version,
-        has_image=has_image,
-        mm_use_im_start_end=mm_use_im_start_end,
-    )
-    if has_image or template_of(version).sep_style is SeparatorStyle.PLAIN:
+    template = template_of(version)
+    messages = list(conversations)
+    pieces = _segments(messages, template, has_image=has_image, mm_use_im_start_end=mm_use_im_start_end)
+    encoded, is_original = _encode(pieces, tokenizer, template, has_image=has_image)
+    if not is_original:
+        is_open = len(effective_messages(messages)) % 2 == 1
+        before = _encode_segments(pieces[:-1], tokenizer, has_image=has_image) if is_open else None
+        if before is not None and len(before.input_ids) < tokenizer.model_max_length:
+            check_turns(messages)  # behind that length, the open question is cut off like other text
+        _require_answers(pieces)
+    if has_image or template.sep_style is SeparatorStyle.PLAIN:
         return encoded
     kept = min(len(encoded.input_ids), tokenizer.model_max_length)
     return Encoded(encoded.input_ids[:kept], encoded.labels[:kept])
@@ -74,29 +79,26 @@ def encode_uncut(
     has_image: bool,
     mm_use_im_start_end: bool = False,
 ) -> Encoded:
-    """Encode as `encode_conversation` does, whatever the length."""
+    """Encode for training: whatever the length, only what can be learned from, and no image as a label.
+
+    The model drops labels of images in any case, but what divides the loss is counted before.
+    """
     template = template_of(version)
     pieces = training_segments(
         conversations, template, has_image=has_image, mm_use_im_start_end=mm_use_im_start_end
     )
-    has_image = (
-        has_image or template.sep_style is SeparatorStyle.PLAIN
-    )  # that format is always about an image
+    (ids, labels), _ = _encode(pieces, tokenizer, template, has_image=has_image)
+    return Encoded(ids, labels.masked_fill(ids == IMAGE_TOKEN_INDEX, IGNORE_INDEX))
+
+
+def _encode(
+    pieces: list[Segment], tokenizer: PreTrainedTokenizerBase, template: Conversation, *, has_image: bool
+) -> tuple[Encoded, bool]:
+    """Return ids and labels, and whether the labels are the original's own count for a ChatML prompt."""
+    has_image = has_image or template.sep_style is SeparatorStyle.PLAIN  # that format is always about one
     encoded = _encode_segments(pieces, tokenizer, has_image=has_image)
-    if template.version == "mpt":
-        return _as_the_original(encoded, pieces, tokenizer, template, has_image=has_image)
-    return encoded
-
-
-def _as_the_original(
-    encoded: Encoded,
-    pieces: list[Segment],
-    tokenizer: PreTrainedTokenizerBase,
-    template: Conversation,
-    *,
-    has_image: bool,
-) -> Encoded:
-    """Give a ChatML prompt the original's labels where it has any."""
+    if template.version != "mpt":
+        return encoded, False
     prompt = "".join(piece.text for piece in pieces)
     ids: list[int] = encoded.input_ids.tolist()
 
@@ -106,8 +108,8 @@ def _as_the_original(
     kept = len(ids) if has_image else min(len(ids), tokenizer.model_max_length)
     labels = original_mpt_labels(prompt, ids[:kept], tokenizer, template, count)
     if labels is None:
-        return encoded
-    return Encoded(encoded.input_ids, torch.cat([torch.tensor(labels), encoded.labels[kept:]]))
+        return encoded, False
+    return Encoded(encoded.input_ids, torch.cat([torch.tensor(labels), encoded.labels[kept:]])), True
 
 
 def template_of(version: str) -> Conversation:
@@ -129,17 +131,27 @@ def training_segments(
     """Return the training prompt in segments, or say why there is nothing to learn from the conversation."""
     messages = list(conversations)
     check_turns(messages)
-    if template.sep_style is SeparatorStyle.PLAIN:
-        turns = [_caption_turn(messages)]
-    else:
-        texts = [message["value"] for message in effective_messages(messages)]
-        if has_image:
-            texts = [_tagged(image_to_front(text), template, mm_use_im_start_end) for text in texts]
-        turns = list(zip(texts[::2], texts[1::2], strict=True))
-    pieces = segments(turns, template)
+    pieces = _segments(messages, template, has_image=has_image, mm_use_im_start_end=mm_use_im_start_end)
+    _require_answers(pieces)
+    return pieces
+
+
+def _segments(
+    messages: list[dict[str, Any]], template: Conversation, *, has_image: bool, mm_use_im_start_end: bool
+) -> list[Segment]:
+    """Return the prompt of messages in order in segments; the last question may be open."""
+    check_turns(messages, may_end_open=True)
+    is_plain = template.sep_style is SeparatorStyle.PLAIN
+    texts = [message["value"] for message in (messages if is_plain else effective_messages(messages))]
+    if has_image:
+        texts = [_tagged(image_to_front(text), template, mm_use_im_start_end) for text in texts]
+    turns = [_caption_turn(texts)] if is_plain else list(zip_longest(texts[::2], texts[1::2]))
+    return segments(turns, template)
+
+
+def _require_answers(pieces: list[Segment]) -> None:
     if not any(piece.is_answer for piece in pieces):
         raise ValueError("every gpt message is empty, expected at least one answer to learn from")
-    return pieces
 
 
 def image_to_front(text: str) -> str:
@@ -159,14 +171,14 @@ def _tagged(text: str, template: Conversation, use_start_end: bool) -> str:
     return text.replace(DEFAULT_IMAGE_TOKEN, image)
 
 
-def _caption_turn(messages: list[dict[str, Any]]) -> tuple[str, str]:
+def _caption_turn(texts: list[str]) -> tuple[str, str]:
     """Return the one turn of the plain format, whose question is the image alone."""
-    if len(messages) != 2 or DEFAULT_IMAGE_TOKEN not in messages[0]["value"]:
+    if len(texts) != 2 or DEFAULT_IMAGE_TOKEN not in texts[0]:
         raise ValueError(
-            f"the plain format needs one human message with `<image>` and one caption, found {len(messages)} "
-            f"messages starting with {messages[0]['value']!r:.60}; use another --version for dialogues"
+            f"the plain format needs one human message with `<image>` and one caption, found {len(texts)} "
+            f"messages starting with {texts[0]!r:.60}; use another --version for dialogues"
         )
-    return DEFAULT_IMAGE_TOKEN, messages[1]["value"]
+    return DEFAULT_IMAGE_TOKEN, texts[1]
 
 
 def _encode_segments(
@@ -183,7 +195,7 @@ def _encode_segments(
         piece: list[int] = encoding["input_ids"]
         if index > 0:
             ids.append(IMAGE_TOKEN_INDEX)
-            labels.append(IGNORE_INDEX)
+            labels.append(IMAGE_TOKEN_INDEX if learned[start - 1] else IGNORE_INDEX)
             piece = without_begin_token(piece, tokenizer)
         ids += piece
         spans = encoding["offset_mapping"][-len(piece) :] if piece else []

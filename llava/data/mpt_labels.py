@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from transformers import PreTrainedTokenizerBase
 
-from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.constants import IGNORE_INDEX
 from llava.conversation import Conversation
 
 
@@ -26,6 +26,8 @@ def original_mpt_labels(
     count: Callable[[str], int],
 ) -> list[int] | None:
     """Return the original's labels (L,) of a training prompt, or None where it gave the sample up.
+
+    They are copies of the ids, also where an answer holds an image.
 
     Args:
         prompt: the whole training prompt.
@@ -45,7 +47,7 @@ def original_mpt_labels(
         correction = int(index > 0 and is_legacy)
         first, end = start + count(read) - 1 + correction, start + count(text) + correction
         for position in range(first, min(end, len(ids))):
-            labels[position] = ids[position] if ids[position] != IMAGE_TOKEN_INDEX else IGNORE_INDEX
+            labels[position] = ids[position]
         start = end
     num_visible = sum(token != tokenizer.pad_token_id for token in ids)
     return labels if start >= tokenizer.model_max_length or start == num_visible else None

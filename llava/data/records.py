@@ -59,6 +59,7 @@ def scan_records(data_path: str | Path) -> tuple[list[Record], list[tuple[str, s
     complaints: list[tuple[str, str]] = []
     for index, sample in enumerate(samples):
         name = str(sample.get("id", f"#{index}")) if isinstance(sample, dict) else f"#{index}"
+        name = name.encode("utf-8", "backslashreplace").decode()  # it is printed and written to reports
         try:
             records.append(_record(sample, name, str(data_path)))
         except ValueError as error:
@@ -84,10 +85,15 @@ def effective_messages(conversations: Any) -> list[dict[str, Any]]:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with a mark
     except FileNotFoundError as error:
         raise ValueError(f"training data {path} does not exist: check --data_path") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise ValueError(
+            f"training data {path} is nested too deep to be read: a sample is an object with a flat list of "
+            "messages; remove what lies deeper"
+        ) from error
+    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, a number of thousands of digits
         raise ValueError(
             f"training data {path} is not valid JSON ({error}); it must be one JSON list (JSONL is not read)"
         ) from error
@@ -122,10 +128,22 @@ def _check_message(message: Any, position: int) -> None:
         )
     if message.get("from") not in _SPEAKERS:
         raise ValueError(f"message {position} is from {message.get('from')!r}, expected human or gpt")
+    _check_text(message["value"], f"message {position}")
 
 
-def check_turns(conversations: Any) -> None:
-    """Refuse messages in which human and gpt don't take turns, or in which the last one is human."""
+def _check_text(text: str, where: str) -> None:
+    r"""Refuse half a character, as JSON's "\ud800" alone is: no tokenizer and no file system takes it."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{where} holds {text[error.start]!r} at character {error.start}, half of a character; expected "
+            "Unicode text: write the character whole or remove it"
+        ) from error
+
+
+def check_turns(conversations: Any, *, may_end_open: bool = False) -> None:
+    """Refuse messages in which human and gpt don't take turns, or (unless allowed) the last one is human."""
     messages = effective_messages(conversations)
     skipped = len(conversations) - len(messages)
     for position, message in enumerate(messages):
@@ -135,7 +153,7 @@ def check_turns(conversations: Any) -> None:
                 f"message {position + skipped} is from {message['from']}, expected {expected}: "
                 "human and gpt must take turns"
             )
-    if not messages or len(messages) % 2:
+    if not messages or (len(messages) % 2 and not may_end_open):
         raise ValueError("the last message must be an answer from gpt to a human message, found none")
 
 
@@ -147,6 +165,7 @@ def _checked_image(sample: dict[str, Any], conversations: list[dict[str, Any]]) 
             f"`image` is {image!r:.60}, expected one path; leave the key out in a text-only sample "
             "(several images in a sample are not supported)"
         )
+    _check_text(image or "", "`image`")
     messages = effective_messages(conversations)
     if image is None:
         _refuse_forgotten_image(messages)

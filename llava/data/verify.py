@@ -81,11 +81,13 @@ class Checks:
         if record.image is None or self.image_folder is None:
             return
         path = self.image_folder / record.image
-        if not path.is_file():
-            yield Finding(MISSING, f"there is no file {path}")
-            return
         try:
+            if not path.is_file():
+                yield Finding(MISSING, f"there is no file {path}")
+                return
             load_image(path)
+        except OSError as error:  # a name too long, a folder that may not be entered
+            yield Finding(UNREADABLE, f"image {path!s:.200} can't be reached ({error.strerror})")
         except ValueError as error:
             yield Finding(UNREADABLE, str(error))
 
@@ -199,12 +201,20 @@ def _require_files(with_image: Sequence[Record], folder: Path) -> None:
     """Demand that every image file is there; asking for many at once hides a network disk's delay."""
     names = {str(record.image): record.id for record in with_image}
     with ThreadPoolExecutor(max_workers=16) as pool:
-        exists = pool.map(lambda name: (folder / name).is_file(), names)
-    missing = [(name, names[name]) for name, found in zip(names, exists, strict=True) if not found]
+        absences = pool.map(lambda name: _absence(folder / name), names)
+    missing = [(name, absence) for name, absence in zip(names, absences, strict=True) if absence is not None]
     if missing:
-        shown = ", ".join(f"{name} (sample {sample})" for name, sample in missing[:SHOWN])
+        shown = ", ".join(f"{name:.200} (sample {names[name]}{reason})" for name, reason in missing[:SHOWN])
         more = ", ..." if len(missing) > SHOWN else ""
         raise ValueError(
             f"{len(missing)} of {len(names)} images are missing in {folder}: {shown}{more}. "
             "playground/README.md says where each image set comes from."
         )
+
+
+def _absence(path: Path) -> str | None:
+    """Return None for a file that is there, else what is known of the reason beyond its absence."""
+    try:
+        return None if path.is_file() else ""
+    except OSError as error:  # a name too long, a folder that may not be entered
+        return f": {error.strerror}"

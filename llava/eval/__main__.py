@@ -30,7 +30,7 @@ def run(arguments: EvalArguments) -> None:
     ranks = Ranks.from_environment()
     plans = plan_run(arguments, ranks)
     ranks.join()
-    session = load_session(arguments, ranks)
+    session = load_session(arguments, ranks, arguments.reduction)
     for plan in plans:
         evaluate(plan, session, ranks, arguments)
     ranks.leave()

@@ -3,9 +3,10 @@
 Shapes: L prompt tokens, S side of the tower's square input.
 """
 
+import http.client
 import io
 import logging
-import urllib.error
+import math
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -38,10 +39,14 @@ class Decoding:
     top_p: float | None = None
     num_beams: int = 1
     max_new_tokens: int = 512
+    budget: float | None = None
+    """Mean share of the dense visual FLOPs, for a calibrated checkpoint (docs/budgets.md)."""
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise ValueError(f"temperature must not be negative, got {self.temperature}")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"temperature must be 0 or above, got {self.temperature}")
+        if self.top_p is not None and not 0 <= self.top_p <= 1:
+            raise ValueError(f"top_p is a share of the probability, from 0 to 1, got {self.top_p}")
         for name in ("num_beams", "max_new_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
@@ -51,7 +56,8 @@ class Decoding:
         sampling = {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p}
         given = {name: value for name, value in sampling.items() if value is not None}
         chosen = given if self.temperature > 0 else {"do_sample": False}
-        return {**chosen, "num_beams": self.num_beams, "max_new_tokens": self.max_new_tokens}
+        budget = {} if self.budget is None else {"budget": self.budget}
+        return {**chosen, **budget, "num_beams": self.num_beams, "max_new_tokens": self.max_new_tokens}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,5 +240,11 @@ def read_image(source: str) -> Image.Image:
             content = response.read()
         with Image.open(io.BytesIO(content)) as image:
             return image.convert("RGB")
-    except (urllib.error.URLError, OSError, SyntaxError, ValueError) as error:
+    except (
+        OSError,  # urllib's errors among them
+        http.client.HTTPException,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ) as error:
         raise ValueError(f"image {source} can't be fetched and read: {error}") from error

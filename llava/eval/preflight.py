@@ -1,36 +1,33 @@
 """Everything that can be wrong before a model is loaded, checked before it is loaded."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from llava.conversation import conv_templates
 from llava.eval.answers import AnswerFiles
-from llava.eval.arguments import EvalArguments
+from llava.eval.arguments import EvalArguments, ModelArguments
 from llava.eval.benchmark import Benchmark, Question, read_json
+from llava.eval.calibration_questions import questions_digest
 from llava.eval.ranks import Ranks
 from llava.eval.runner import Plan
 from llava.eval.score import find_benchmark
+from llava.model.budgets import Budgets, shift_for
+from llava.model.identity import WEIGHTS, checkpoint_digest
 from llava.model.reduction import reduction_at_inference
 
 _PROJECTOR = "mm_projector.bin"
-_WEIGHTS = ("*.safetensors", "*.bin")
-_SAMPLED_BYTES = 1 << 16
-_SAMPLES_PER_FILE = 16
 
 
 def plan_run(arguments: EvalArguments, ranks: Ranks) -> list[Plan]:
     """Check the command line against the files and return one plan per benchmark.
 
     Raises:
-        ValueError: unknown benchmark, template or reduction; no checkpoint, question file or image; a folder
-            that can't be written or holds another run's answers.
+        ValueError: unknown benchmark, template or reduction; a budget that isn't calibrated; no checkpoint,
+            question file or image; a folder that can't be written or holds another run's answers.
     """
     if arguments.conv_mode != "auto" and arguments.conv_mode not in conv_templates:
         raise ValueError(f"no template {arguments.conv_mode!r}; there are {', '.join(conv_templates)}")
-    checkpoints = {
+    identity: dict[str, str | float] = {
         name: checkpoint_hash(path, flag)
         for name, flag, path in (
             ("checkpoint", "--model_path", arguments.model_path),
@@ -38,10 +35,12 @@ def plan_run(arguments: EvalArguments, ranks: Ranks) -> list[Plan]:
         )
         if path is not None
     }
-    _require_weights(arguments)
-    _require_reduction(arguments)
+    require_weights(arguments)
+    shift = _require_reduction(arguments)
+    if shift is not None:
+        identity["router_shift"] = shift
     benchmarks = [find_benchmark(name) for name in arguments.benchmarks]
-    return [_plan(benchmark, arguments, ranks, checkpoints) for benchmark in benchmarks]
+    return [_plan(benchmark, arguments, ranks, identity) for benchmark in benchmarks]
 
 
 def checkpoint_hash(model_path: str, flag: str = "--model_path") -> str:
@@ -55,28 +54,13 @@ def checkpoint_hash(model_path: str, flag: str = "--model_path") -> str:
         if folder.is_absolute() or model_path.startswith(".") or model_path.count("/") != 1:
             raise ValueError(f"{flag} {model_path}: no such directory, and not a hub id (owner/name)")
         return model_path
-    files = sorted(path for pattern in _WEIGHTS for path in folder.glob(pattern))
-    config = folder / "config.json"
-    if not config.is_file():
+    if not (folder / "config.json").is_file():
         kind = "language model" if flag == "--model_base" else "LLaVA checkpoint"
         raise ValueError(f"{flag} {model_path}: no config.json; expected a {kind} directory")
-    digest = hashlib.sha256(config.read_bytes())
-    for path in files:
-        digest.update(f"{path.name} {path.stat().st_size}".encode())
-        _sample(path, digest)
-    return digest.hexdigest()[:16]
+    return checkpoint_digest(folder)
 
 
-def _sample(path: Path, digest: Any) -> None:
-    """Add evenly spread pieces of a file: every training step changes all of them."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        for piece in range(_SAMPLES_PER_FILE + 1):
-            file.seek(max(0, size - _SAMPLED_BYTES) * piece // _SAMPLES_PER_FILE)
-            digest.update(file.read(_SAMPLED_BYTES))
-
-
-def _require_weights(arguments: EvalArguments) -> None:
+def require_weights(arguments: ModelArguments) -> None:
     """Refuse local directories without weights, and a stage-1 directory without its base model."""
     path, base = Path(arguments.model_path), arguments.model_base
     has_projector = (path / _PROJECTOR).is_file()
@@ -98,19 +82,30 @@ def _require_weights(arguments: EvalArguments) -> None:
 
 
 def _has_weights(folder: Path) -> bool:
-    found = {file.name for pattern in _WEIGHTS for file in folder.glob(pattern)}
+    found = {file.name for pattern in WEIGHTS for file in folder.glob(pattern)}
     return bool(found - {_PROJECTOR, "training_args.bin"})
 
 
-def _require_reduction(arguments: EvalArguments) -> None:
-    """Refuse a --reduction that contradicts a local checkpoint; with a hub id, loading checks it."""
+def _require_reduction(arguments: EvalArguments) -> float | None:
+    """Refuse a --reduction or --budget that a local checkpoint can't follow; with a hub id, loading does.
+
+    Returns:
+        the shift of its router that the budget stands for, where there is one.
+    """
     path = Path(arguments.model_path) / "config.json"
     if path.is_file():
         config = read_json(path, "a checkpoint's config.json")
-        reduction_at_inference(config.get("reduction"), arguments.reduction, config["num_hidden_layers"])
+        reduction = reduction_at_inference(
+            config.get("reduction"), arguments.reduction, config["num_hidden_layers"]
+        )
+        if arguments.budget is not None:
+            return shift_for(Budgets.read(path.parent), reduction, arguments.budget, arguments.counting)
+    return None
 
 
-def _plan(benchmark: Benchmark, arguments: EvalArguments, ranks: Ranks, checkpoints: dict[str, str]) -> Plan:
+def _plan(
+    benchmark: Benchmark, arguments: EvalArguments, ranks: Ranks, identity: dict[str, str | float]
+) -> Plan:
     data_root = Path(arguments.data_root)
     questions = benchmark.questions(data_root)[: arguments.max_samples]
     _require_images(benchmark, questions)
@@ -121,13 +116,13 @@ def _plan(benchmark: Benchmark, arguments: EvalArguments, ranks: Ranks, checkpoi
             "benchmark": benchmark.name,
             "model_path": arguments.model_path,
             "model_base": arguments.model_base,
-            **checkpoints,
+            **identity,
             "reduction": arguments.reduction,
             "conv_mode": arguments.conv_mode,
             "dtype": arguments.dtype,
             "generation": generation,
             "num_questions": len(questions),
-            "questions": _questions_hash(questions),
+            "questions": questions_digest(questions),
         }
     )
     return Plan(
@@ -148,8 +143,3 @@ def _require_images(benchmark: Benchmark, questions: Sequence[Question]) -> None
             f"{benchmark.name}: {len(absent)} of {len(questions)} images are missing, for example "
             f"{absent[0].image} (question {absent[0].id}); see playground/README.md for the layout"
         )
-
-
-def _questions_hash(questions: Sequence[Question]) -> str:
-    asked = json.dumps([[str(question.id), question.text, question.image.name] for question in questions])
-    return hashlib.sha256(asked.encode()).hexdigest()[:16]

@@ -11,6 +11,7 @@ from llava import __version__
 from llava.eval.benchmark import percent
 from llava.eval.runner import Plan, Session
 from llava.eval.score import score_rows
+from llava.model.budgets import COUNTINGS, shift_for
 
 _CLOCK = (
     "mean wall clock of generate per question (batch time / questions): vision tower, projector, prefill, "
@@ -31,6 +32,7 @@ def build_scores(
     return {
         **scores,
         **_cost(rows),
+        **_budget(plan, session, rows),
         "by_grade": _by_grade(rows),
         "seconds_per_sample": _mean(timed) if timed else None,
         "timing": {"clock": _CLOCK, "questions_timed": len(timed), "threads": torch.get_num_threads()},
@@ -56,6 +58,17 @@ def _cost(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "flops_ratio": {name: _mean([row["flops_ratio"][name] for row in rows]) for name in countings},
         "visual_tokens": _mean([_mean(row["visual_tokens_per_layer"]) for row in rows]),
     }
+
+
+def _budget(plan: Plan, session: Session, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Say what a budget asked for and what it came to; {} where there was none."""
+    asked = plan.generation.get("budget")
+    if asked is None:
+        return {}
+    counting = plan.generation["counting"]
+    shift = shift_for(session.model.budgets, session.reduction, asked, counting)
+    realised = _cost(rows)["flops_ratio"][COUNTINGS[counting]]
+    return {"budget": {"asked": asked, "counting": counting, "shift": shift, "realised": realised}}
 
 
 def _by_grade(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -20,7 +20,7 @@ from llava.eval.chat import Decoding, load_assistant, read_image
 
 @dataclass
 class RunArguments:
-    """Upstream's flags, plus device, dtype and reduction. Flags may be spelled with - or _."""
+    """Upstream's flags, plus budget, device, dtype and reduction. Flags may be spelled with - or _."""
 
     model_path: str = flag("", "checkpoint directory or hub id")
     image_file: str = flag("", "a path or address, or several joined by --sep")
@@ -32,6 +32,7 @@ class RunArguments:
     top_p: float | None = flag(None, "nucleus of a sampled answer")
     num_beams: int = flag(1, "beams")
     max_new_tokens: int = flag(512, "longest answer in tokens")
+    budget: float | None = flag(None, "share of the dense visual FLOPs, for a calibrated checkpoint")
     device: str = flag("auto", "auto: the GPU where there is one, else the CPU")
     dtype: str = flag("auto", "auto (float16 on a GPU, float32 on a CPU), float32, float16 or bfloat16")
     reduction: list[str] | None = field(
@@ -52,7 +53,7 @@ def eval_model(args: Any) -> str:
     Args:
         args: an object with upstream's attributes `model_path`, `model_base`, `query`, `conv_mode`,
             `image_file`, `sep`, `temperature`, `top_p`, `num_beams`, `max_new_tokens`; `model_name` is
-            ignored, `device`, `dtype` and `reduction` may be there.
+            ignored, `budget`, `device`, `dtype` and `reduction` may be there.
 
     Raises:
         ValueError: an image can't be read, there is another number of places for images than images, or the
@@ -70,12 +71,13 @@ def eval_model(args: Any) -> str:
         top_p=args.top_p,
         num_beams=args.num_beams,
         max_new_tokens=args.max_new_tokens,
+        budget=getattr(args, "budget", None),  # upstream's callers don't have this one, nor the last three
     )
     assistant = load_assistant(
         args.model_path,
         args.model_base,
         conv_mode=args.conv_mode,
-        device=getattr(args, "device", "auto"),  # upstream's callers don't have these three
+        device=getattr(args, "device", "auto"),
         dtype=getattr(args, "dtype", "auto"),
         reduction=getattr(args, "reduction", None),
     )
@@ -93,17 +95,25 @@ def split_sources(text: str, separator: str) -> list[str]:
 
     "a.png,https://x.org/w=1,h=2/b.png" -> ["a.png", "https://x.org/w=1,h=2/b.png"]
     """
-    if Path(text).is_file():
+    if _is_file(text):
         return [text]
     sources: list[str] = []
     for part in text.split(separator):
         is_address = part.startswith(("http://", "https://"))
         in_address = bool(sources) and sources[-1].startswith(("http://", "https://"))
-        if in_address and not is_address and not Path(part).is_file():
+        if in_address and not is_address and not _is_file(part):
             sources[-1] += separator + part
         else:
             sources.append(part)
     return sources
+
+
+def _is_file(text: str) -> bool:
+    """Say whether a text names a file; many joined ones are longer than a file system takes."""
+    try:
+        return Path(text).is_file()
+    except OSError:
+        return False
 
 
 def parse(words: Sequence[str] | None = None) -> RunArguments:

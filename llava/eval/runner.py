@@ -101,7 +101,7 @@ class _Answers(NamedTuple):
 @torch.inference_mode()
 def _answer(plan: Plan, session: Session, batch: Batch) -> _Answers:
     """Generate for one batch; the clock covers vision tower, prefill and decoding, not data loading."""
-    images = _to_device(batch.images, session)
+    images = images_to_device(batch.images, session)
     input_ids, attention_mask = batch.input_ids.to(session.device), batch.attention_mask.to(session.device)
     torch.manual_seed(batch.positions[0])  # random routes and sampled answers repeat from run to run
     try:
@@ -154,7 +154,8 @@ def _rows(
     return rows
 
 
-def _to_device(images: torch.Tensor | list[torch.Tensor], session: Session) -> Any:
+def images_to_device(images: torch.Tensor | list[torch.Tensor], session: Session) -> Any:
+    """Move pixels, stacked or one by one, to the session's device and dtype."""
     if isinstance(images, list):
         return [image.to(session.device, session.dtype) for image in images]
     return images.to(session.device, session.dtype)

@@ -1,11 +1,12 @@
 """Load a checkpoint for evaluation: device, dtype, conversation template, routing token."""
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 
 from llava.conversation import conv_templates
-from llava.eval.arguments import EvalArguments
+from llava.eval.arguments import ModelArguments
 from llava.eval.inputs import Placement, PromptStyle
 from llava.eval.ranks import Ranks
 from llava.eval.runner import Session
@@ -18,8 +19,8 @@ DEFAULT_TEMPLATE = "vicuna_v1"
 """Template of LLaVA-1.5 checkpoints, which don't say theirs."""
 
 
-def load_session(arguments: EvalArguments, ranks: Ranks) -> Session:
-    """Load the model onto this rank's device, ready to generate."""
+def load_session(arguments: ModelArguments, ranks: Ranks, words: Sequence[str] | None = None) -> Session:
+    """Load the model onto this rank's device, ready to generate; `words` are those of `--reduction`."""
     device = choose_device(arguments.device, ranks.local)
     dtype = choose_dtype(arguments.dtype, device)
     model_id = get_model_name_from_path(arguments.model_path)
@@ -28,7 +29,7 @@ def load_session(arguments: EvalArguments, ranks: Ranks) -> Session:
         arguments.model_base,
         model_id,
         device=str(device),
-        reduction=arguments.reduction,
+        reduction=words,
         torch_dtype=dtype,
     )
     model.eval()

@@ -1,6 +1,10 @@
 """LLaVA's model. `from llava.model import LlavaLlamaForCausalLM` works, and loads transformers only then."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llava.model.config import LlavaConfig
+    from llava.model.llava_llama import LlavaLlamaForCausalLM
 
 __all__ = ["LlavaConfig", "LlavaLlamaForCausalLM"]
 

@@ -1,7 +1,8 @@
 """One model out of a checkpoint of any kind: base weights, then the projector or adapter that lies beside."""
 
+import contextlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ from llava.model.files import (
 )
 from llava.model.hf_tokenizer import write_llava_tokenizer
 from llava.model.llava_llama import LlavaLlamaForCausalLM
-from llava.model.loading import add_tokens, load_weights
+from llava.model.loading import add_tokens, check_images, check_routing_row, load_weights
 from llava.model.lora import load_adapter
-from llava.model.parts import own_names, parts_of, put_into
+from llava.model.parts import PROJECTOR_PART, own_names, parts_of, put_into
 from llava.model.tokenizer import load_tokenizer
 from llava.model.vision_tower import vision_config
 
@@ -69,16 +70,26 @@ def check_tower(source: Source, config: LlavaConfig) -> None:
     """Refuse, before weights are loaded, a vision tower that isn't there, and say what to do.
 
     Raises:
-        ValueError: `mm_vision_tower` can't be read.
+        ValueError: `mm_vision_tower` can't be read, or isn't used in a way that it can.
     """
     if config.mm_vision_tower is None:
         return
     try:
-        vision_config(config.mm_vision_tower)
+        side = vision_config(config.mm_vision_tower).image_size
     except (ValueError, OSError) as error:
         is_local = Path(source.weights).is_dir()
         advice = "" if not (is_local and read_matching(source.weights, "vision_tower.")) else INSIDE
         raise ValueError(f"{error}{advice.format(source.weights)}") from error
+    try:
+        check_images(config)
+    except ValueError as error:
+        raise ValueError(f"{source.path}/config.json: {error}") from error
+    asked = config.to_dict().get("input_image_size")  # LLaVA-HR's field, which the DPN authors' code has, too
+    if asked not in (None, side):
+        raise ValueError(
+            f"{source.path}/config.json asks for images of {asked} pixels (input_image_size), but the tower "
+            f"{config.mm_vision_tower} takes {side}; other sizes than the tower's own aren't supported"
+        )
 
 
 def source_tokenizer(source: Source) -> PreTrainedTokenizerBase:
@@ -99,7 +110,7 @@ def assemble(
     allow_missing: Sequence[str] = (),
     **options: Any,
 ) -> LlavaLlamaForCausalLM:
-    """Load the weights of a checkpoint of any kind, everything but the vision tower.
+    """Load the weights of a checkpoint of any kind, everything but the vision tower; no global state changes.
 
     Args:
         source: what it is and where its language model comes from.
@@ -113,31 +124,40 @@ def assemble(
     Raises:
         ValueError: weights are missing, left over or of another shape than the configuration says.
     """
-    beside = _read_beside(source)
+    beside = _read_beside(source, config)
     parts = parts_of(beside)  # that each is complete is checked when it is put into the model
     if source.kind is Kind.HF:
         options["key_mapping"] = hf_format.KEY_MAPPING
-    model = load_weights(
-        source.weights,
-        config,
-        dtype=dtype,
-        allow_missing=[*allow_missing, *beside, *parts],
-        replaced=parts,
-        **options,
-    )
-    if source.kind is Kind.HF:
-        _drop_hf_rows(model, hf_format.vocab_rows(source.path))
-    if tokenizer is not None:
-        add_tokens(tokenizer, model)
-    if beside:
-        put_into(model, beside, source.path)
-    if source.kind is Kind.LORA:
-        model = load_adapter(model, source.path, merge="quantization_config" not in options)
-    return model
+    with _kept_random_state(options):
+        model = load_weights(
+            source.weights,
+            config,
+            dtype=dtype,
+            allow_missing=[*allow_missing, *beside, *parts],
+            replaced=parts,
+            **options,
+        )
+        if source.kind is Kind.HF:
+            _drop_hf_rows(model, hf_format.vocab_rows(source.path))
+        if tokenizer is not None:
+            if source.kind is Kind.FULL:
+                check_routing_row(tokenizer, model, source.path)
+            add_tokens(tokenizer, model)
+        if beside:
+            put_into(model, beside, source.path)
+        if source.kind is Kind.LORA:
+            model = load_adapter(model, source.path, merge="quantization_config" not in options)
+        return model
 
 
-def _read_beside(source: Source) -> dict[str, torch.Tensor]:
-    """Read what lies beside the base, under the model's own names."""
+def _kept_random_state(options: Mapping[str, Any]) -> contextlib.AbstractContextManager[None]:
+    """Give back the state of torch's generators: weights that are replaced are drawn from them first."""
+    on_gpu = torch.cuda.is_initialized() or (torch.cuda.is_available() and "device_map" in options)
+    return torch.random.fork_rng(devices=range(torch.cuda.device_count()) if on_gpu else ())
+
+
+def _read_beside(source: Source, config: LlavaConfig) -> dict[str, torch.Tensor]:
+    """Read what lies beside the base, under the model's own names; a base may be able to do without."""
     if source.kind not in (Kind.PROJECTOR, Kind.LORA):
         return {}
     name = PROJECTOR_FILE if source.kind is Kind.PROJECTOR else NON_LORA_FILE
@@ -147,7 +167,15 @@ def _read_beside(source: Source) -> dict[str, torch.Tensor]:
             f"{source.path} holds no {name}, where the projector's weights belong; a LoRA directory is "
             f"complete only after training has ended (its checkpoint-N folders lack this file)"
         )
-    return own_names(read_tensors(path))
+    beside = own_names(read_tensors(path))
+    needs_projector = config.mm_vision_tower is not None and config.mm_projector_type != "identity"
+    in_base = source.kind is Kind.LORA and read_config(source.weights).mm_vision_tower is not None
+    if needs_projector and not in_base and PROJECTOR_PART not in parts_of(beside):
+        raise ValueError(
+            f"{path} holds no projector: expected {config.mm_projector_type} weights, whose names contain "
+            f"mm_projector., and found {sorted(beside) or 'nothing'}"
+        )
+    return beside
 
 
 def _drop_hf_rows(model: LlavaLlamaForCausalLM, rows: int) -> None:

@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from llava.model.assemble import assemble, check_tower, source_config, source_tokenizer
+from llava.model.budgets import with_budgets
 from llava.model.files import find_source
 from llava.model.llava_llama import LlavaLlamaForCausalLM
 from llava.model.loading import check_kernels
@@ -69,6 +70,7 @@ def load_pretrained_model(  # noqa: PLR0913 - upstream's signature
     model = assemble(source, config, tokenizer, dtype=dtype, allow_missing=elsewhere, **options)
     if "device_map" not in options:
         model.to(device)  # pyright: ignore[reportArgumentType]
+    with_budgets(model, source.path)
     processor = None
     if model.config.mm_vision_tower is not None:
         tower = model.get_vision_tower()

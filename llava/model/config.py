@@ -5,7 +5,9 @@ from typing import Any
 
 from transformers import AutoConfig
 
+from llava.model.files import config_fields
 from llava.model.reduction import PyramidLlamaConfig
+from llava.model.released import with_reduction
 
 MODEL_TYPES = ("llava", "llava_llama", "llama")
 """Published LLaVA-1.5; what upstream's code and this one write; a plain Llama with or without mm fields."""
@@ -57,12 +59,13 @@ def read_config(path: str, *, cache_dir: str | None = None, **overrides: Any) ->
     """Read a checkpoint's config.json as LlavaConfig, whatever model_type it declares.
 
     A relative `mm_vision_tower` that doesn't lie in the working directory is looked for in the checkpoint, so
-    that a directory may bring its tower along.
+    that a directory may bring its tower along. The authors' `pooling` becomes `reduction`.
 
     Raises:
-        ValueError: the fields don't describe a Llama decoder, or are those of transformers' own Llava.
+        ValueError: the fields don't describe a Llama decoder, are those of transformers' own Llava, or ask
+            for what isn't supported.
     """
-    fields, _ = LlavaConfig.get_config_dict(path, cache_dir=cache_dir)
+    fields = config_fields(path, cache_dir=cache_dir)
     declared = fields.get("model_type", LlavaConfig.model_type)
     if "text_config" in fields:
         raise ValueError(
@@ -76,6 +79,11 @@ def read_config(path: str, *, cache_dir: str | None = None, **overrides: Any) ->
         )
     if fields.get("s2"):
         raise ValueError(f"{path}/config.json asks for a multi-scale tower (s2), which isn't supported")
+    if fields.get("is_multipath_encoder"):
+        raise ValueError(
+            f"{path}/config.json asks for LLaVA-HR's two towers (is_multipath_encoder), which isn't supported"
+        )
+    fields = with_reduction(fields, path, cache_dir=cache_dir)
     fields["model_type"] = LlavaConfig.model_type  # transformers owns "llava" and would warn
     config = LlavaConfig.from_dict(fields, **overrides)
     config.name_or_path = path

@@ -1,11 +1,13 @@
-"""Between LLaVA's checkpoint format and that of transformers' LlavaForConditionalGeneration, both ways.
+"""Between LLaVA's format and transformers' LlavaForConditionalGeneration, and from the DPN authors' format.
 
 python -m llava.model.convert --src liuhaotian/llava-v1.5-7b --dst checkpoints/llava-1.5-7b-hf --to hf
 python -m llava.model.convert --src llava-hf/llava-1.5-7b-hf --dst checkpoints/llava-v1.5-7b --to llava
+python -m llava.model.convert --src AisingioroHao0/DPN-LLaVA-1.5-7B --dst checkpoints/dpn-llava-7b --to dpn
 """
 
 import argparse
 import logging
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,12 @@ from transformers import (
 )
 
 from llava.model import hf_format
-from llava.model.assemble import assemble, source_config
+from llava.model.assemble import assemble, check_tower, source_config
 from llava.model.commands import dtype_named, new_folder, run, saved_dtype
 from llava.model.files import Kind, find_file, find_source, is_hf_format
 from llava.model.hf_tokenizer import add_hf_tokens, write_llava_tokenizer
+from llava.model.loading import check_kernels
+from llava.model.released import is_released
 from llava.model.tokenizer import load_tokenizer
 from llava.model.vision_tower import load_clip, load_processor, vision_config
 
@@ -109,11 +113,44 @@ def to_llava(
     if vision_tower is None:
         state = {f"vision_model.{name}": value for name, value in clip.state_dict().items()}
         clip.save_pretrained(target / TOWER_FOLDER, state_dict=state, save_original_format=False)
-        _clip_processor(source, clip).save_pretrained(target / TOWER_FOLDER)
+        load_processor(source).save_pretrained(target / TOWER_FOLDER)
     if any(find_file(source, name) is not None for name in TOKENIZER_FILES):
         write_llava_tokenizer(source, target, hf_format.vocab_rows(source))
     else:
         logger.warning("%s holds no tokenizer; copy its language model's to %s", source, target)
+
+
+def to_dpn(source: str, target: Path, *, dtype: torch.dtype | None = None) -> None:
+    """Write a checkpoint of the DPN authors' as ours: `reduction` for `pooling`, routers in `model.reducer`.
+
+    Weights, tokenizer and answers stay. A tower inside the checkpoint stays there, and the folder it is
+    described in goes along if it lies in `source`.
+
+    Args:
+        source: directory or hub id.
+        target: folder to write.
+        dtype: of the weights that are written; None for what config.json says.
+
+    Raises:
+        ValueError: `source` isn't in the authors' format, or has a setting that isn't supported.
+    """
+    found = find_source(source, None)
+    if not is_released(source):
+        raise ValueError(f"{source} isn't in the DPN authors' format: its config.json has no `pooling`")
+    config = source_config(found)
+    check_tower(found, config)
+    check_kernels(config)
+    tokenizer = load_tokenizer(source)
+    model = assemble(found, config, tokenizer, dtype=dtype or saved_dtype(config))
+    tower = config.mm_vision_tower
+    brought = tower is not None and Path(tower).is_dir() and Path(source) in Path(tower).parents
+    if brought:
+        model.config.mm_vision_tower = TOWER_FOLDER
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+    if brought:
+        assert tower is not None
+        shutil.copytree(tower, target / TOWER_FOLDER)
 
 
 def _hf_processor(processor: CLIPImageProcessorPil, *, pad: bool) -> Any:
@@ -124,17 +161,6 @@ def _hf_processor(processor: CLIPImageProcessorPil, *, pad: bool) -> Any:
     fields = {name: value for name, value in fields.items() if not name.startswith("image_processor")}
     fields["do_pad"] = True
     return LlavaImageProcessorPil(**fields)
-
-
-def _clip_processor(source: str, clip: CLIPVisionModel) -> CLIPImageProcessorPil:
-    """Load the checkpoint's image processor; where it has none, CLIP's own at the tower's size."""
-    if any(
-        find_file(source, name) is not None for name in ("preprocessor_config.json", "processor_config.json")
-    ):
-        return load_processor(source)
-    side: Any = clip.config.image_size
-    logger.warning("%s holds no image processor; writing CLIP's own for %sx%s pixels", source, side, side)
-    return CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
 
 
 def _require_same(clip: CLIPVisionModel, named: CLIPVisionModel, name: str) -> None:
@@ -159,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--src", required=True, help="checkpoint to read: directory or hub id")
     parser.add_argument("--dst", required=True, type=Path, help="folder to write; must be empty or new")
-    parser.add_argument("--to", required=True, choices=["hf", "llava"])
+    parser.add_argument("--to", required=True, choices=["hf", "llava", "dpn"])
     parser.add_argument("--base", "--model-base", help="language model of a projector-only or LoRA directory")
     parser.add_argument(
         "--dtype", type=dtype_named, help="of the weights written; default: as config.json says"
@@ -169,6 +195,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     target = new_folder(arguments.dst)
     if arguments.to == "hf":
         to_hf(arguments.src, target, dtype=arguments.dtype, base=arguments.base)
+    elif arguments.to == "dpn":
+        to_dpn(arguments.src, target, dtype=arguments.dtype)
     else:
         to_llava(arguments.src, target, dtype=arguments.dtype, vision_tower=arguments.vision_tower)
 

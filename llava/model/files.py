@@ -7,7 +7,7 @@ import json
 import pickle
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -60,8 +60,10 @@ def find_source(path: str, base: str | None) -> Source:
         raise ValueError(
             f"the base {base} is itself a LoRA directory; merge it first with scripts/merge_lora_weights.py"
         )
-    if find_file(path, ADAPTER_FILE) is not None:
-        return Source(Kind.LORA, path, _require_base(path, base, Kind.LORA))
+    adapter = find_file(path, ADAPTER_FILE)
+    if adapter is not None:
+        trained_on = f", which was trained on {read_object(adapter).get('base_model_name_or_path')!r}"
+        return Source(Kind.LORA, path, _require_base(path, base, Kind.LORA, trained_on))
     if is_hf_format(path):
         if base is not None:
             raise ValueError(f"{path} is an HF-format checkpoint, which needs no base; leave model_base out")
@@ -95,9 +97,18 @@ def checkpoint_directory(path: str) -> Path:
             f"{path} holds no config.json; give a checkpoint directory (its last training step's, for "
             f"example)"
         )
-    if not directory.is_dir() and (path.startswith((".", "/", "~")) or path.count("/") != 1):
-        raise ValueError(f"no checkpoint at {path}: no such directory, and it can't be a hub id (owner/name)")
+    require_place(path, "checkpoint")
     return directory
+
+
+def require_place(path: str, what: str) -> None:
+    """Refuse what is neither a directory nor can be a hub id, before the hub is asked for it.
+
+    Raises:
+        ValueError: no `what` can be there.
+    """
+    if not Path(path).is_dir() and (path.startswith((".", "/", "~")) or path.count("/") != 1):
+        raise ValueError(f"no {what} at {path}: no such directory, and it can't be a hub id (owner/name)")
 
 
 def is_hf_format(path: str) -> bool:
@@ -109,24 +120,97 @@ def is_hf_format(path: str) -> bool:
     Raises:
         ValueError: there is no config.json, or the hub can't be reached.
     """
+    return "text_config" in config_fields(path)
+
+
+def config_fields(path: str, *, cache_dir: str | None = None) -> dict[str, Any]:
+    """Read the fields of a directory's or hub repository's config.json as they stand there.
+
+    Raises:
+        ValueError: there is no config.json, it holds no JSON object, or the hub can't be reached.
+    """
+    file = find_file(path, "config.json", cache_dir=cache_dir)
+    if file is not None:
+        read_object(file)  # transformers takes a list for the fields
     try:
-        fields, _ = PreTrainedConfig.get_config_dict(path)
+        fields, _ = PreTrainedConfig.get_config_dict(path, cache_dir=cache_dir)
     except OSError as error:
         raise ValueError(f"{path}: its config.json can't be read: {error}") from error
-    return "text_config" in fields
+    return fields
 
 
-def find_file(path: str, name: str) -> Path | None:
+def find_file(path: str, name: str, *, cache_dir: str | None = None) -> Path | None:
     """Find a file of a directory or hub repository (it is fetched); None where there is none.
 
     Raises:
         ValueError: the hub can't be reached, or has no such repository.
     """
     try:
-        found = cached_file(path, name, _raise_exceptions_for_missing_entries=False)
+        found = cached_file(path, name, cache_dir=cache_dir, _raise_exceptions_for_missing_entries=False)
     except OSError as error:
         raise ValueError(f"can't look for {name} in {path}: {error}") from error
     return None if found is None else Path(found)
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        ValueError: it can't be read, or holds something else.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file} can't be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds a JSON {type(content).__name__}; expected an object, {{...}}")
+    return content
+
+
+def find_weights(path: str, *, cache_dir: str | None = None) -> Path | None:
+    """Find the file that transformers would read weights from, or their index; None where there is none.
+
+    Raises:
+        ValueError: the index is damaged, or the hub can't be reached.
+    """
+    found = (find_file(path, name, cache_dir=cache_dir) for name in WEIGHT_FILES)
+    file = next((file for file in found if file is not None), None)
+    if file is not None and file.suffix == ".json":
+        read_index(file)
+        if "metadata" not in read_object(file):
+            raise ValueError(f'{file} has no metadata, which transformers reads; add "metadata": {{}} to it')
+    return file
+
+
+def read_index(file: Path) -> dict[str, str]:
+    """Read which shard every weight lies in.
+
+    Raises:
+        ValueError: it isn't what `save_pretrained` writes.
+    """
+    weight_map = read_object(file).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+        raise ValueError(f"{file} has no weight_map, which says in which shard every weight lies")
+    return weight_map
+
+
+def weight_names(path: str, *, cache_dir: str | None = None) -> set[str]:
+    """List the names of a checkpoint's weights, none where it holds no weights of its own.
+
+    Nothing is read that an index already names.
+
+    Raises:
+        ValueError: the file can't be read.
+    """
+    file = find_weights(path, cache_dir=cache_dir)
+    if file is None:
+        return set()
+    if file.suffix == ".json":
+        return set(read_index(file))
+    if file.suffix == ".safetensors":
+        with safe_open(file, framework="pt") as opened:
+            return set(opened.keys())
+    return set(read_tensors(file))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -172,15 +256,10 @@ def _shards(folder: Path) -> list[Path]:
         raise ValueError(f"{folder} holds no weights: expected one of {', '.join(WEIGHT_FILES)}")
     if not name.endswith(".json"):
         return [folder / name]
-    weight_map = json.loads((folder / name).read_text(encoding="utf-8"))["weight_map"]
-    return [folder / shard for shard in sorted(set(weight_map.values()))]
+    return [folder / shard for shard in sorted(set(read_index(folder / name).values()))]
 
 
-def _require_base(path: str, base: str | None, kind: Kind) -> str:
+def _require_base(path: str, base: str | None, kind: Kind, hint: str = "") -> str:
     if base is not None:
         return base
-    hint = ""
-    if kind is Kind.LORA:
-        fields, _ = PreTrainedConfig.get_config_dict(path, _configuration_file=ADAPTER_FILE)
-        hint = f", which was trained on {fields.get('base_model_name_or_path')!r}"
     raise ValueError(f"{path} is a {kind}{hint}; name its language model with model_base (--model-base)")

@@ -39,6 +39,7 @@ TO_HF = {
 
 LOOSE = (
     "image_aspect_ratio",
+    "max_sequence_length",
     "tokenizer_model_max_length",
     "tokenizer_padding_side",
     "conversation_template",

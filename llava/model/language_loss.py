@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from llava.constants import IGNORE_INDEX
-from llava.model.reduction import Layout
+from llava.model.reduction import Layout, PyramidOutput
 
 
 class Supervision(NamedTuple):
@@ -48,6 +49,22 @@ def supervise(labels: np.ndarray, layout: Layout | None) -> Supervision:
     follows = (own[1:] != IGNORE_INDEX) & (samples[1:] == samples[:-1])
     rows = np.flatnonzero(follows)
     return Supervision(rows, own[rows + 1], samples[rows])
+
+
+def callers_states(outputs: BaseModelOutputWithPast, keep: int) -> Tensor:
+    """Give the states (B, T or keep, D) that predict the caller's tokens, `keep` of them or all (0).
+
+    Where tokens were pooled away, the row that they went into speaks for them.
+    """
+    hidden = outputs.last_hidden_state
+    assert hidden is not None
+    if isinstance(outputs, PyramidOutput) and outputs.layout is not None:
+        if keep == 1:
+            rows = torch.from_numpy(outputs.layout.starts[1:] - 1).to(hidden.device)
+            return hidden[0, rows][:, None]  # (B, 1, D)
+        cells = torch.from_numpy(outputs.layout.caller_cells()[0]).to(hidden.device)
+        hidden = hidden[0, cells]  # (B, T, D)
+    return hidden[:, -keep:] if keep else hidden
 
 
 def answer_loss(hidden: Tensor, head: nn.Module, supervision: Supervision, num_samples: int) -> AnswerLoss:

@@ -13,14 +13,17 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, LlamaPreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils.generic import can_return_tuple
 
+from llava.model.budgets import Budgets
 from llava.model.config import LlavaConfig
 from llava.model.generation import generation_arguments, prompt_counts
 from llava.model.inputs import Images, ImageSizes, images_to_merge, is_step
+from llava.model.language_loss import callers_states
 from llava.model.llava_model import LlavaLlamaModel
 from llava.model.multimodal import Prompts, Spliced, splice_images
 from llava.model.objective import batch_loss
-from llava.model.reduction import Consequences, PyramidOutput, Routing, routing_of
+from llava.model.reduction import Consequences, PyramidOutput, Routing, packed_implementation, routing_of
 from llava.model.report import SampleReport, report
 from llava.model.vision_tower import CLIPVisionTower, legacy_name
 
@@ -45,6 +48,8 @@ class LlavaLlamaForCausalLM(LlamaForCausalLM):
 
     config_class = LlavaConfig
     config: LlavaConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+    budgets: Budgets | None = None
+    """What `generate(budget=...)` looks its shift up in; `load_pretrained_model` reads it."""
 
     def __init__(self, config: LlavaConfig) -> None:
         LlamaPreTrainedModel.__init__(self, config)  # not LlamaForCausalLM's: it would build a second decoder
@@ -52,6 +57,14 @@ class LlavaLlamaForCausalLM(LlamaForCausalLM):
         self.vocab_size = config.vocab_size
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
+
+    def get_correct_attn_implementation(
+        self, requested_attention: str | None, is_init_check: bool = False
+    ) -> str:
+        """Translate `attn_implementation` where there is a reduction; ValueError for one that can't pack."""
+        if self.config.reduction is None:
+            return super().get_correct_attn_implementation(requested_attention, is_init_check)
+        return packed_implementation(requested_attention)
 
     def get_model(self) -> LlavaLlamaModel:
         """Give the decoder with its projector and tower."""
@@ -123,6 +136,7 @@ class LlavaLlamaForCausalLM(LlamaForCausalLM):
         positions = None if position_ids is None else merged.position_ids
         return None, positions, mask, past_key_values, merged.inputs_embeds, truth
 
+    @can_return_tuple
     def forward(  # noqa: PLR0913, PLR0917 # pyright: ignore[reportIncompatibleMethodOverride] - LLaVA's
         self,
         input_ids: Tensor | None = None,
@@ -138,7 +152,9 @@ class LlavaLlamaForCausalLM(LlamaForCausalLM):
         mm_token_type_ids: Tensor | None = None,
         visual_grids: Tensor | None = None,
         routes: Tensor | None = None,
+        router_shift: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
+        routed_samples: Tensor | None = None,
         **kwargs: Any,
     ) -> LlavaOutput:
         """Predict the next tokens; with labels, also give the loss.
@@ -160,9 +176,12 @@ class LlavaLlamaForCausalLM(LlamaForCausalLM):
             mm_token_type_ids: (B, T) structure of merged embeddings.
             visual_grids: (B, I, 2) grids of their visual spans.
             routes: (B, S) expert indices to force, negative where the router decides.
+            router_shift: (B,) what moves every sample's choices towards cheaper experts (dpn/budget.py).
             num_items_in_batch: supervised tokens of the whole step; the loss is divided by them instead of
                 the batch's own.
-            kwargs: passed to the decoder.
+            routed_samples: (2,) samples with images in this batch and in the whole step, which weigh the
+                auxiliary terms; unset, supervised tokens do.
+            kwargs: passed to the decoder; return_dict=False turns the output into a tuple of what isn't None.
         """
         truth = None if labels is None else labels.cpu().numpy()
         if inputs_embeds is None:
@@ -189,34 +208,25 @@ class LlavaLlamaForCausalLM(LlamaForCausalLM):
             mm_token_type_ids=mm_token_type_ids,
             visual_grids=visual_grids,
             routes=routes,
+            router_shift=router_shift,
+            return_dict=True,
             **kwargs,
         )
-        result = LlavaOutput(
+        loss, metrics, consequences = None, None, None
+        if truth is not None:
+            judged = batch_loss(outputs, truth, self.lm_head, self.model, num_items_in_batch, routed_samples)
+            loss, metrics, consequences = judged
+        predicts = not self.training or labels is None
+        return LlavaOutput(  # at once: a tuple of the output has the fields in the order they were set
+            loss=loss,
+            logits=self.lm_head(callers_states(outputs, logits_to_keep)) if predicts else None,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             routing=outputs.routing if isinstance(outputs, PyramidOutput) else None,
+            metrics=metrics,
+            consequences=consequences,
         )
-        if truth is not None:
-            judged = batch_loss(outputs, truth, self.lm_head, self.model, num_items_in_batch)
-            result.loss, result.metrics, result.consequences = judged
-        if not self.training or labels is None:
-            result.logits = self._logits(outputs, logits_to_keep)
-        return result
-
-    def _logits(self, outputs: Any, keep: int) -> Tensor:
-        """Predict (B, T or keep, V).
-
-        Where tokens were pooled away, the row that they went into speaks for them.
-        """
-        hidden = outputs.last_hidden_state
-        if isinstance(outputs, PyramidOutput) and outputs.layout is not None:
-            if keep == 1:
-                rows = torch.from_numpy(outputs.layout.starts[1:] - 1).to(hidden.device)
-                return self.lm_head(hidden[0, rows])[:, None]  # (B, 1, V)
-            cells = torch.from_numpy(outputs.layout.caller_cells()[0]).to(hidden.device)
-            hidden = hidden[0, cells]  # (B, T, D)
-        return self.lm_head(hidden[:, -keep:] if keep else hidden)
 
     def observe_step(self, output: LlavaOutput) -> None:
         """Let the policy objective move its running state.
@@ -243,8 +253,12 @@ class LlavaLlamaForCausalLM(LlamaForCausalLM):
         Merged prompts are padded on the left, whatever side `inputs` are padded on, so that a batch continues
         every prompt at its own end.
 
+        Beside transformers' arguments, `routes` forces routes per prompt and DPE, by name ([["1x1", "2x2",
+        "1x2"], ...]) or index (B, S); `budget=0.4` (with `counting="visual"` or "full") asks for a mean share
+        of the dense FLOPs (docs/budgets.md). Both hold for this call only.
+
         Raises:
-            ValueError: inputs_embeds or prefill_chunk_size, which can't work here.
+            ValueError: arguments that can't work here, routes or a budget that the model can't follow.
         """
         arguments, _ = generation_arguments(self, inputs, images, image_sizes, kwargs)
         return super().generate(**arguments)  # pyright: ignore[reportAttributeAccessIssue]

@@ -14,7 +14,7 @@ from llava.model.config import LlavaConfig
 from llava.model.merging import NO_GRID, Block, Merging
 from llava.model.multimodal import VisualTokens
 from llava.model.projector import build_projector
-from llava.model.reduction import PyramidLlamaModel
+from llava.model.reduction import POOLING, PyramidLlamaModel
 from llava.model.vision_tower import CLIPVisionTower
 
 
@@ -24,6 +24,16 @@ class LlavaLlamaModel(PyramidLlamaModel):
     config: LlavaConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, config: LlavaConfig) -> None:
+        """Build the modules; the tower's weights come later.
+
+        Raises:
+            ValueError: the configuration is the DPN authors' own, whose routers would be lost.
+        """
+        if config.to_dict().get(POOLING) is not None:
+            raise ValueError(
+                f"the configuration has the DPN authors' `{POOLING}`, which only load_pretrained_model reads"
+                f"; use it, or convert the checkpoint: python -m llava.model.convert --to dpn"
+            )
         super().__init__(config)
         if config.mm_vision_tower is not None:
             self.vision_tower = CLIPVisionTower(config)

@@ -8,13 +8,17 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import GenerationConfig, PreTrainedTokenizerBase
-from transformers.utils import logging
+from transformers.utils import GENERATION_CONFIG_NAME, logging
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.model.config import LlavaConfig
+from llava.model.files import find_file, find_weights, read_object
 from llava.model.llava_llama import LlavaLlamaForCausalLM
+from llava.model.merging import check_merge_type
+from llava.model.projector import check_projector_type
 from llava.model.reduction import check_divides, from_dict, routing_prompt
-from llava.model.vision_tower import vision_config
+from llava.model.released import renaming
+from llava.model.vision_tower import check_layer, vision_config
 
 logger = logging.get_logger(__name__)
 
@@ -27,6 +31,12 @@ IGNORED_KEYS = (
 
 TOWER = "vision_tower."
 """In the names of a tower's weights. A frozen tower, which DeepSpeed saves along, isn't read from there."""
+
+UNREADABLE = (OSError, SafetensorError, pickle.UnpicklingError, EOFError, KeyError, RuntimeError)
+"""What transformers and torch raise on damaged files."""
+
+MODES = ("do_sample", "num_beams", "use_cache", "return_dict_in_generate")
+"""Fields of generation_config.json that other fields depend on."""
 
 
 def load_weights(
@@ -50,8 +60,15 @@ def load_weights(
         options: for transformers' from_pretrained.
 
     Raises:
-        ValueError: the weights can't be read, or don't fit the configuration; all names are listed.
+        ValueError: the weights can't be read, or don't fit the configuration (all names are listed), or a
+            package that the options need isn't installed.
     """
+    renamed = renaming(path, cache_dir=options.get("cache_dir"))
+    if renamed.key_mapping:
+        options["key_mapping"] = renamed.key_mapping
+    if not renamed.has_router:
+        allow_missing = [*allow_missing, "model.reducer."]
+    find_weights(path, cache_dir=options.get("cache_dir"))  # names a damaged index; transformers doesn't
     try:
         loaded: Any = LlavaLlamaForCausalLM.from_pretrained(
             path,
@@ -61,9 +78,22 @@ def load_weights(
             ignore_mismatched_sizes=True,  # they are listed below
             **options,
         )
-    except (OSError, SafetensorError, pickle.UnpicklingError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except UNREADABLE as error:
         raise ValueError(f"the weights in {path} can't be read: {error}") from error
+    except ImportError as error:
+        raise ValueError(f"{path} can't be loaded as asked for, a package is missing: {error}") from error
     model, info = loaded
+    _require_all(path, config, info, allow_missing, replaced)
+    _repair_generation_config(model, path, cache_dir=options.get("cache_dir"))
+    return model
+
+
+def _require_all(
+    path: str, config: LlavaConfig, info: Any, allow_missing: Sequence[str], replaced: Sequence[str]
+) -> None:
+    """Refuse what from_pretrained missed, had left over or found in another shape, unless it is allowed."""
     missing = [key for key in info["missing_keys"] if not key.startswith(tuple(allow_missing) or "\0")]
     own_tower = config.unfreeze_mm_vision_tower
     unexpected = [
@@ -88,11 +118,22 @@ def load_weights(
         raise ValueError(
             f"the weights in {path} don't fit its config.json: missing {sorted(missing)}, unexpected "
             f"{sorted(unexpected)}, of another shape {sorted(map(str, mismatched))}; the directory is "
-            f"incomplete or its "
-            f"config.json describes another model"
+            f"incomplete or its config.json describes another model"
         )
-    _repair_generation_config(model)
-    return model
+
+
+def check_images(config: LlavaConfig) -> None:
+    """Refuse, before weights are loaded, settings that the first image would fail on.
+
+    Raises:
+        ValueError: the projector or the way to join crops isn't known, or the tower has no such layer.
+    """
+    if config.mm_vision_tower is None:
+        return
+    check_projector_type(config.mm_projector_type)
+    check_merge_type(config.mm_patch_merge_type)
+    layers: Any = vision_config(config.mm_vision_tower).num_hidden_layers
+    check_layer(config.mm_vision_select_layer, layers)
 
 
 def check_kernels(config: LlavaConfig) -> None:
@@ -106,6 +147,26 @@ def check_kernels(config: LlavaConfig) -> None:
         sizes = vision_config(config.mm_vision_tower)
         side = int(sizes.image_size) // int(sizes.patch_size)  # pyright: ignore[reportArgumentType]
         check_divides(from_dict(config.reduction), (side, side))
+
+
+def check_routing_row(tokenizer: PreTrainedTokenizerBase, model: LlavaLlamaForCausalLM, path: str) -> None:
+    """Refuse a trained router without its routing token: a new row would be read as if it had been learned.
+
+    Raises:
+        ValueError: the vocabulary in `path` has no row for the token.
+    """
+    reduction = model.config.reduction
+    prompt = routing_prompt(None if reduction is None else from_dict(reduction))
+    if prompt is None:
+        return
+    rows = model.model.embed_tokens.num_embeddings
+    index = tokenizer.get_vocab().get(prompt[0], len(tokenizer))
+    if index >= rows:
+        raise ValueError(
+            f"{path} has a router that reads {prompt[0]}, but only {rows} rows of embeddings, and the "
+            f"token's would be row {index}: the weights or the tokenizer's files aren't those it was trained "
+            f"with"
+        )
 
 
 def add_tokens(tokenizer: PreTrainedTokenizerBase, model: LlavaLlamaForCausalLM) -> None:
@@ -135,24 +196,42 @@ def add_tokens(tokenizer: PreTrainedTokenizerBase, model: LlavaLlamaForCausalLM)
             weight[old:] = weight[:old].mean(0, keepdim=True)
 
 
-def _repair_generation_config(model: LlavaLlamaForCausalLM) -> None:
-    """Drop, with a notice, sampling fields that contradict greedy decoding.
+def _repair_generation_config(model: LlavaLlamaForCausalLM, path: str, *, cache_dir: str | None) -> None:
+    """Drop, with a notice, fields that contradict the way of decoding, and tell of a file that isn't read.
 
-    Vicuna's generation_config.json has them, and saving it would fail.
+    Vicuna's generation_config.json has such fields, and saving it would fail.
     """
+    file = find_file(path, GENERATION_CONFIG_NAME, cache_dir=cache_dir)
+    try:
+        _ = None if file is None else read_object(file)
+    except ValueError as error:
+        logger.warning("%s; decoding is greedy, with the token ids of config.json", error)
     generation = model.generation_config
-    if generation is None or generation.do_sample:
+    if generation is None:
         return
-    defaults = GenerationConfig()
-    fields = ("temperature", "top_p", "top_k", "min_p", "typical_p")
+    modes = {name: getattr(generation, name) for name in MODES}
     wrong = [
         name
-        for name in fields
-        if getattr(generation, name, None) not in (None, getattr(defaults, name, None))
+        for name, value in vars(generation).items()
+        if name not in modes and _is_contradictory(modes, name, value)
     ]
+    defaults = GenerationConfig()
     for name in wrong:
-        setattr(generation, name, getattr(defaults, name, None))
+        setattr(generation, name, getattr(defaults, name))
     if wrong:
         logger.warning(
-            "generation_config sets %s without do_sample; reset to greedy decoding", ", ".join(wrong)
+            "generation_config sets %s, which belongs to another way of decoding (do_sample, num_beams); "
+            "reset",
+            ", ".join(wrong),
         )
+
+
+def _is_contradictory(modes: dict[str, Any], name: str, value: Any) -> bool:
+    """Ask transformers, which has no list to ask, whether it would save this field beside these modes."""
+    alone = GenerationConfig(**modes)
+    setattr(alone, name, value)
+    try:
+        alone.validate(strict=True)
+    except ValueError:
+        return True
+    return False

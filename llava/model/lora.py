@@ -32,13 +32,27 @@ def load_adapter(model: LlavaLlamaForCausalLM, path: str, *, merge: bool = True)
         raise ValueError(
             f"{path} is a LoRA directory, which needs peft: pip install 'dpn-llava[train]'"
         ) from error
-    config = peft.PeftConfig.from_pretrained(path)
-    if not isinstance(config, peft.LoraConfig):
-        raise ValueError(f"{path}/adapter_config.json describes a {config.peft_type} adapter; expected LORA")
     weights = _read(path)
     outside = [part for part in OUTSIDE if not any(f".{part}." in name for name in weights)]
-    config.exclude_modules = rf"(?:.*\.)?(?:{'|'.join(outside)})\..*"
-    adapted = peft.PeftModel(model, config)
+    try:
+        config = peft.PeftConfig.from_pretrained(path)
+        if not isinstance(config, peft.LoraConfig):
+            raise ValueError(f"it describes a {config.peft_type} adapter; expected LORA")
+        config.exclude_modules = rf"(?:.*\.)?(?:{'|'.join(outside)})\..*"
+        adapted = peft.PeftModel(model, config)
+    except (TypeError, ValueError, KeyError) as error:
+        raise ValueError(f"{path}/adapter_config.json can't be used: {error}") from error
+    there = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    misshapen = [
+        f"{name} {tuple(value.shape)} instead of {tuple(there[name].shape)}"
+        for name, value in weights.items()
+        if name in there and value.shape != there[name].shape
+    ]
+    if misshapen:
+        raise ValueError(
+            f"the adapter in {path} has weights of another shape than its adapter_config.json (r={config.r}) "
+            f"and its base say: {misshapen}"
+        )
     result: Any = peft.set_peft_model_state_dict(adapted, weights)
     missing = [name for name in result.missing_keys if "lora_" in name or "modules_to_save" in name]
     if missing or result.unexpected_keys:

@@ -18,6 +18,14 @@ NO_GRID = (0, 0)
 MERGE_TYPES = ("flat", "spatial", "spatial_unpad")
 
 
+def check_merge_type(kind: object) -> None:
+    """Refuse, with a ValueError, an `mm_patch_merge_type` that isn't known."""
+    if kind not in MERGE_TYPES:
+        raise ValueError(
+            f"unknown mm_patch_merge_type {kind!r} in config.json; known: {', '.join(MERGE_TYPES)}"
+        )
+
+
 class Block(NamedTuple):
     """Visual tokens that lie together, in the order of the sequence: a crop, or a whole mosaic."""
 
@@ -44,10 +52,7 @@ class Merging:
     """(D,) token at the end of every row of an unpadded mosaic."""
 
     def __post_init__(self) -> None:
-        if self.kind not in MERGE_TYPES:
-            raise ValueError(
-                f"unknown mm_patch_merge_type {self.kind!r} in config.json; known: {', '.join(MERGE_TYPES)}"
-            )
+        check_merge_type(self.kind)
 
     def blocks(self, crops: Tensor, tokens: Tensor) -> tuple[Block, ...]:
         """Describe the tokens (V, D) that an image's crops (C, N, D) were merged to."""

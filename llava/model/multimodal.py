@@ -225,7 +225,7 @@ def _mark_last(types: np.ndarray, labels: np.ndarray) -> np.ndarray:
     supervised = np.flatnonzero(labels != IGNORE_INDEX)
     last = max(int(supervised[0]) - 1, 0) if len(supervised) else len(types) - 1
     marked = types.copy()
-    marked[last] = types[last] + 1 if types[last] >= VISUAL else LAST
+    marked[last] = types[last] + 1 if types[last] >= VISUAL else types[last] | LAST
     return marked
 
 
@@ -245,10 +245,11 @@ def _cut(row: _Row, max_length: int, *, is_training: bool) -> _Row:
             max_length,
         )
     source, labels = row.source[:max_length], row.labels[:max_length]
-    types = np.where(row.types == LAST, TEXT, row.types)[:max_length]
+    types = np.where(row.types < VISUAL, row.types & ~LAST, row.types)[:max_length]
     visual = types >= VISUAL
     types[visual] -= (types[visual] - VISUAL) % 2
-    return _Row(source, _mark_last(types, labels), labels, row.spans)
+    spans = row.spans[: len(np.unique(types[visual]))]  # an image that was cut away leaves no grid behind
+    return _Row(source, _mark_last(types, labels), labels, spans)
 
 
 def _grids(rows: Sequence[_Row]) -> Tensor:

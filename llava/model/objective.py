@@ -19,8 +19,7 @@ from llava.model.reduction import (
     PyramidOutput,
     Routing,
     loss_of_routing,
-    per_layer,
-    visual_cost,
+    stage_cost,
 )
 from llava.model.report import routing_metrics
 
@@ -53,11 +52,14 @@ def batch_loss(
     head: nn.Module,
     decoder: PyramidLlamaModel,
     num_items: Tensor | int | None,
+    routed_samples: Tensor | None = None,
 ) -> BatchLoss:
     """Judge a decoder's output by the labels (B, T): Eq. 7 and, in training, the policy's term.
 
-    Trainer expects the loss to be divided by `num_items` already; the auxiliary terms, which are means over
-    samples, get the batch's share of it, so that neither accumulation nor the number of ranks weighs them.
+    Trainer expects the loss to be divided by `num_items` already. The auxiliary terms are means over the
+    routed samples of the batch and get the batch's share of the step's, so that a step's samples weigh alike
+    however they are split into micro batches and ranks. (A hinge of the mean over all of them is never above
+    the mean of the micro batches' hinges; the two agree while every micro batch is below the target.)
 
     Args:
         outputs: packed states with their layout, or padded ones.
@@ -65,6 +67,8 @@ def batch_loss(
         head: hidden states to logits (V).
         decoder: holds the reducer and the sizes.
         num_items: supervised tokens of the whole step; None divides by the batch's own.
+        routed_samples: (2,) samples with images in this batch and in the whole step; None takes the batch's
+            share of `num_items` for the auxiliary terms, too.
     """
     is_reduced = isinstance(outputs, PyramidOutput)
     assert outputs.last_hidden_state is not None
@@ -82,6 +86,8 @@ def batch_loss(
     if not is_reduced or outputs.routing is None or decoder.reducer is None:
         return BatchLoss(loss, metrics, None)
     extra = routing_objective(outputs.routing, answer, decoder.reducer, decoder.config)
+    if routed_samples is not None:
+        share = routed_samples[0] / routed_samples[1].clamp(min=1)
     return BatchLoss(loss + extra.loss * share, metrics | extra.metrics, extra.consequences)
 
 
@@ -96,8 +102,14 @@ def routing_objective(
         reducer: holds the configuration and the policy's state.
         config: sizes for the cost.
     """
-    tokens = per_layer(routing.visual_counts, routing.layers, config.num_hidden_layers)  # (B, layers)
-    cost = visual_cost(tokens, hidden_size=config.hidden_size, intermediate_size=config.intermediate_size)
+    costs = stage_cost(
+        routing.visual_counts,
+        routing.layers,
+        config.num_hidden_layers,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+    )  # (S + 1, B)
+    cost = costs.sum(0)
     hinge = loss_of_routing(routing, reducer.config)
     loss = reducer.config.loss_weight * hinge
     metrics = {"routing_loss": hinge.detach(), **routing_metrics(routing, reducer.config, cost)}
@@ -106,9 +118,9 @@ def routing_objective(
     routed = routing.is_routed.any(0) & (answer.counts > 0)  # (B,)
     seen = Consequences(
         answer.per_sample,
-        torch.from_numpy(cost).to(hinge.device, torch.float32),
+        torch.from_numpy(costs).to(hinge.device, torch.float32),
         torch.from_numpy(routed).to(hinge.device),
     )
     policy = reducer.policy(routing, seen)
-    metrics |= {"policy_loss": policy.detach(), "mu": reducer.policy.mu.clone()}
+    metrics |= {"policy_loss": policy.detach(), "mu": reducer.policy.mu.detach().clone()}
     return RoutingObjective(loss + policy, metrics, seen)

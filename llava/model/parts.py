@@ -14,7 +14,8 @@ logger = logging.get_logger(__name__)
 WRAPPERS = re.compile(r"^(?:base_model\.|module\.|model\.)*")
 """What PEFT, DeepSpeed and the outer classes put in front of a parameter's name."""
 
-PARTS = ("model.mm_projector.", "model.reducer.", "model.vision_tower.")
+PROJECTOR_PART = "model.mm_projector."
+PARTS = (PROJECTOR_PART, "model.reducer.", "model.vision_tower.")
 """Modules that a file brings as a whole or not at all."""
 
 EMBEDDING = "model.embed_tokens.weight"

@@ -21,19 +21,23 @@ def build_projector(kind: str, feature_width: int, width: int) -> nn.Module:
     Raises:
         ValueError: an unknown type.
     """
+    check_projector_type(kind)
     if kind == "linear":
         return nn.Linear(feature_width, width)
     if kind == "identity":
         return nn.Identity()
-    match = re.fullmatch(r"mlp(\d+)x_gelu", kind)
-    if match is None:
+    layers: list[nn.Module] = [nn.Linear(feature_width, width)]
+    for _ in range(1, int(kind.removeprefix("mlp").removesuffix("x_gelu"))):
+        layers += [nn.GELU(), nn.Linear(width, width)]
+    return nn.Sequential(*layers)
+
+
+def check_projector_type(kind: object) -> None:
+    """Refuse, with a ValueError, what config.json or a flag may say and `build_projector` doesn't know."""
+    if not isinstance(kind, str) or not re.fullmatch(r"linear|identity|mlp\d+x_gelu", kind):
         raise ValueError(
             f"unknown mm_projector_type {kind!r}; known: linear, mlpNx_gelu (N a number), identity"
         )
-    layers: list[nn.Module] = [nn.Linear(feature_width, width)]
-    for _ in range(1, int(match[1])):
-        layers += [nn.GELU(), nn.Linear(width, width)]
-    return nn.Sequential(*layers)
 
 
 def load_projector(projector: nn.Module, path: Path) -> None:

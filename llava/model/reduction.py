@@ -7,25 +7,34 @@ decoder.
 from collections.abc import Sequence
 from typing import Any
 
+from dpn.attention import packed_implementation
+from dpn.budget import LOWEST as LOWEST_SHIFT
+from dpn.budget import BudgetTable, Steps, next_shifts
 from dpn.build import check_divides, check_fits
-from dpn.cache import routing_of
+from dpn.cache import full_mask, past_mask, routing_of
 from dpn.config import DpnConfig, from_dict, with_inference_fields
+from dpn.consequences import Consequences
 from dpn.dpe import DynamicPyramid
-from dpn.flops import DecoderShape, count_flops, count_full_flops, visual_cost
+from dpn.flops import DecoderShape, count_flops, count_full_flops, stage_cost, visual_cost
 from dpn.layout import LAST, ROUTER, TEXT, VISUAL, Layout
 from dpn.loss import expected_rates, loss_of_routing
 from dpn.parse import expert_indices, parse_fields, parse_reduction, parse_route
-from dpn.policy import Consequences
 from dpn.pyramid import PyramidLlamaConfig, PyramidLlamaModel, PyramidOutput
+from dpn.release import FIELD as POOLING
+from dpn.release import config_from_pooling, has_router
+from dpn.release import key_mapping as pooling_key_mapping
 from dpn.routing import UNROUTED, Routing, per_layer
 
 __all__ = [
     "LAST",
+    "LOWEST_SHIFT",
+    "POOLING",
     "ROUTER",
     "ROUTING_TOKEN",
     "TEXT",
     "UNROUTED",
     "VISUAL",
+    "BudgetTable",
     "Consequences",
     "DecoderShape",
     "DpnConfig",
@@ -35,20 +44,29 @@ __all__ = [
     "PyramidLlamaModel",
     "PyramidOutput",
     "Routing",
+    "Steps",
     "check_divides",
     "check_fits",
+    "config_from_pooling",
     "count_flops",
     "count_full_flops",
     "expected_rates",
     "expert_indices",
     "from_dict",
+    "full_mask",
+    "has_router",
     "loss_of_routing",
+    "next_shifts",
+    "packed_implementation",
     "parse_reduction",
     "parse_route",
+    "past_mask",
     "per_layer",
+    "pooling_key_mapping",
     "reduction_at_inference",
     "routing_of",
     "routing_prompt",
+    "stage_cost",
     "visual_cost",
 ]
 

@@ -14,7 +14,11 @@ from tokenizers import Regex, normalizers
 from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
+from llava.model.files import find_file, read_object, require_place
+
 _LLAMA_CLASSES = (None, "LlamaTokenizer", "LlamaTokenizerFast")
+UNREADABLE = (OSError, ValueError, RuntimeError, KeyError)
+JSON_FILES = ("tokenizer_config.json", "tokenizer.json")
 _LEADING_SPACE = "\ufdd0"
 """Stands for the space that a whole text begins with; Unicode promises never to make it a character."""
 
@@ -56,22 +60,36 @@ def load_tokenizer(
     model_max_length: int | None = None,
     padding_side: str = "right",
     cache_dir: str | None = None,
+    use_fast: bool | None = None,
 ) -> PreTrainedTokenizerBase:
     """Load a checkpoint's tokenizer; one that is not Llama's comes as transformers has it.
 
     A missing pad token becomes the unknown token, as in LLaVA; padding is masked by position, not by its id.
+
+    Args:
+        path: directory or hub id.
+        model_max_length: where texts are cut if that is asked for; the default is the checkpoint's.
+        padding_side: left or right.
+        cache_dir: where files of the hub are kept.
+        use_fast: taken as LLaVA's code gives it, and ignored: ids are those of the slow tokenizer always.
+
+    Raises:
+        ValueError: there is no such place, or it holds no tokenizer that can be read.
     """
+    require_place(str(path), "tokenizer")
     options: dict[str, Any] = {"padding_side": padding_side, "cache_dir": cache_dir}
     if model_max_length is not None:
         options["model_max_length"] = model_max_length
     try:
+        for file in (find_file(str(path), name, cache_dir=cache_dir) for name in JSON_FILES):
+            _ = None if file is None else read_object(file)  # transformers takes a list for the fields
         declared = get_tokenizer_config(path, cache_dir=cache_dir)
         kind = LlamaTokenizer if declared.get("tokenizer_class") in _LLAMA_CLASSES else AutoTokenizer
         tokenizer = kind.from_pretrained(path, **options)
         if kind is LlamaTokenizer and "legacy" not in declared and tokenizer.can_save_slow_tokenizer:
             # a sentencepiece file older than the field: transformers 4 takes true, 5 takes false
             tokenizer = kind.from_pretrained(path, legacy=True, **options)
-    except OSError as error:
+    except UNREADABLE as error:
         raise ValueError(
             f"{path} holds no tokenizer that can be read ({error}): give a folder with tokenizer.model or "
             "tokenizer.json, or a model name on the hub"

@@ -1,6 +1,7 @@
 """The frozen CLIP tower: pixels to visual features. Shapes: N images, H x W patch grid, F feature width."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,15 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
 from transformers.models.clip.modeling_clip import CLIPEncoder
+from transformers.utils import logging
 
 from llava.model.config import LlavaConfig
+from llava.model.files import config_fields, find_file
+
+logger = logging.get_logger(__name__)
 
 FEATURES = ("patch", "cls_patch")
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 _CLIP_IN_LLAVA = {r"^vision_tower\.": "", r"^model\.vision_tower\.": ""}
 _CLIP_IN_LEGACY = r"^model\.vision_tower\.vision_tower"
@@ -150,11 +156,7 @@ def hidden_state(tower: CLIPVisionModel, pixels: Tensor, index: int) -> Tensor:
         ValueError: the tower has no such layer.
     """
     layers = next(module for module in tower.modules() if isinstance(module, CLIPEncoder)).layers
-    if not -len(layers) - 1 <= index <= len(layers):
-        raise ValueError(
-            f"mm_vision_select_layer={index}, but the vision tower has {len(layers)} layers; take one of "
-            f"{-len(layers) - 1} to {len(layers)}"
-        )
+    check_layer(index, len(layers))
     index %= len(layers) + 1
     if index == len(layers):
         return tower(pixels).last_hidden_state
@@ -167,25 +169,48 @@ def hidden_state(tower: CLIPVisionModel, pixels: Tensor, index: int) -> Tensor:
     return inputs[0]
 
 
+def check_layer(index: object, layers: int) -> None:
+    """Refuse, with a ValueError, an `mm_vision_select_layer` that a tower of so many layers doesn't have."""
+    if not isinstance(index, int) or not -layers - 1 <= index <= layers:
+        raise ValueError(
+            f"mm_vision_select_layer={index}, but the vision tower has {layers} layers; take one of "
+            f"{-layers - 1} to {layers}"
+        )
+
+
 def vision_config(name: str) -> CLIPVisionConfig:
     """Read a tower's sizes without its weights; an HF-format LLaVA directory is a tower, too."""
     _check(name)
     fields, _ = CLIPVisionConfig.get_config_dict(name)
-    if "text_config" in fields and fields.get("model_type") == "llava":
+    if _is_hf_llava(fields):
         return CLIPVisionConfig.from_dict(fields["vision_config"])
     return CLIPVisionConfig.from_pretrained(name)
+
+
+def _is_hf_llava(fields: Mapping[str, Any]) -> bool:
+    """Tell a config.json of transformers' Llava; CLIP's own may have a text_config, too."""
+    return "text_config" in fields and fields.get("model_type") == "llava"
 
 
 def load_processor(name: str) -> CLIPImageProcessorPil:
     """Load a tower's image processor, the one that works on PIL images alone.
 
+    An HF-format LLaVA directory that has none gets CLIP's own at the tower's size, with a notice: it can't be
+    another one's.
+
     Raises:
-        ValueError: the directory doesn't exist or has none.
+        ValueError: the directory doesn't exist or has none, or one that can't be read.
     """
     _check(name)
     try:
         return CLIPImageProcessorPil.from_pretrained(name)
     except OSError as error:
+        has_none = all(find_file(name, file) is None for file in PROCESSOR_FILES)
+        if has_none and _is_hf_llava(config_fields(name)):
+            side: Any = vision_config(name).image_size
+            logger.warning("%s holds no image processor; taking CLIP's own for %s pixels a side", name, side)
+            crop = {"height": side, "width": side}
+            return CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=crop)
         raise ValueError(f"vision tower {name} holds no preprocessor_config.json: {error}") from error
 
 

@@ -53,9 +53,12 @@ def talk(assistant: Assistant, image_file: str | None, decoding: Decoding, *, de
     print(COMMANDS)
     while True:
         try:
-            line = input(f"{names[0]}: ").strip()
+            line = read_line(f"{names[0]}: ")
         except (EOFError, KeyboardInterrupt):
             line = ""
+        except ValueError as error:
+            print(error)
+            continue
         if line in ("", "/exit"):
             print("exit")
             return
@@ -63,10 +66,28 @@ def talk(assistant: Assistant, image_file: str | None, decoding: Decoding, *, de
             dialogue = obey(line, dialogue)
             continue
         print(f"{names[1]}: ", end="", flush=True)
-        dialogue.ask(line, decoding, streamer=streamer)
+        try:
+            dialogue.ask(line, decoding, streamer=streamer)
+        except ValueError as error:
+            print(f"\n{error}")
+            continue
         if debug:
             question, answer = dialogue.turns[-1]
             print({"prompt": assistant.prompt([*dialogue.turns[:-1], (question, None)]), "answer": answer})
+
+
+def read_line(prompt: str) -> str:
+    """Read one line of standard input, without space around it.
+
+    Raises:
+        ValueError: the line is not UTF-8; the next one can still be read.
+    """
+    try:
+        line = input(prompt).strip()
+        line.encode("utf-8")  # bytes that are none may come as lone surrogates, which no tokenizer takes
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
+        raise ValueError(f"the line is not UTF-8 text ({error.reason}): type it again") from error
+    return line
 
 
 def begin(assistant: Assistant, image_file: str | None) -> Dialogue:

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from llava.model.config import LlavaConfig, read_config
 from llava.model.files import read_tensors
 from llava.model.llava_llama import LlavaLlamaForCausalLM
-from llava.model.loading import add_tokens, check_kernels, load_weights
+from llava.model.loading import add_tokens, check_images, check_kernels, check_routing_row, load_weights
 from llava.model.parts import EMBEDDING, own_names, put_into
 from llava.model.projector import gathered, load_projector
 from llava.model.reduction import DpnConfig, from_dict
@@ -73,6 +73,8 @@ def build_for_training(  # noqa: PLR0913 - one argument per flag
     chosen = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
     options: dict[str, Any] = {"cache_dir": cache_dir, **chosen, **(quantization or {})}
     model = load_weights(model_name_or_path, config, dtype=dtype, allow_missing=may_miss, **options)
+    if "model.reducer." not in may_miss:  # it continues a router, which has learned its token
+        check_routing_row(tokenizer, model, model_name_or_path)
     add_tokens(tokenizer, model)
     if vision_tower is None:
         return tokenizer, model, None
@@ -114,6 +116,7 @@ def _configure(
         setattr(config, name, value)
     if config.mm_vision_tower is not None:
         config.mm_hidden_size = vision_config(config.mm_vision_tower).hidden_size
+    check_images(config)
     check_kernels(config)
     had = {
         "model.mm_projector.": is_llava,

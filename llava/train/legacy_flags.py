@@ -83,9 +83,15 @@ def join_flags(flags: Iterable[Flag]) -> list[str]:
 
 
 def translate(flags: Iterable[Flag]) -> list[Flag]:
-    """Replace flags of older versions by today's, with one notice for each that changes or does nothing."""
+    """Replace flags of older versions by today's, with one notice for each that changes or does nothing.
+
+    Raises:
+        ValueError: an old and a new spelling of one flag with different values, or a value that is gone.
+    """
     translated = []
-    for flag in _with_one_warmup(list(flags)):
+    flags = _with_one_warmup(list(flags))
+    _refuse_contradictions(flags)
+    for flag in flags:
         if flag.name in RENAMED:
             logger.warning("--%s is now called --%s", flag.name, RENAMED[flag.name])
             translated.append(Flag(RENAMED[flag.name], flag.words))
@@ -123,6 +129,23 @@ def _with_one_warmup(flags: list[Flag]) -> list[Flag]:
         dropped = "warmup_ratio" if last["warmup_steps"] > 0 else "warmup_steps"
         flags = [flag for flag in flags if flag.name != dropped]
     return flags
+
+
+def _refuse_contradictions(flags: list[Flag]) -> None:
+    """Refuse a flag that is given under its old and its new name with different values."""
+    last = {flag.name: flag.words for flag in flags}
+    for old, new in RENAMED.items():
+        if old in last and new in last and _value(last[old]) != _value(last[new]):
+            raise ValueError(
+                f"--{old} {' '.join(last[old])} contradicts --{new} {' '.join(last[new])}: they are the old "
+                f"and the new name of one flag; give --{new} alone"
+            )
+
+
+def _value(words: Sequence[str]) -> tuple[str, ...]:
+    """Return words so that equal values are equal: `True` is `true`, and so is a flag without a value."""
+    switches = {"True": "true", "False": "false"}
+    return tuple(switches.get(word, word) for word in words) or ("true",)
 
 
 def _number(words: Sequence[str]) -> float:

@@ -1,7 +1,7 @@
 """The training loop: transformers' Trainer with our batch order, parameter groups and metrics."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +11,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, Trainer, set_seed
 from transformers.training_args import OptimizerNames
 
+from llava.constants import IMAGE_TOKEN_INDEX
 from llava.data.sampler import ModalityLengthSampler
 from llava.train.arguments import TrainingArguments
 from llava.train.checkpoint import PartialWeights
@@ -155,6 +156,24 @@ class LlavaTrainer(Trainer):
     def _unwrapped(self) -> Any:
         """The model that was given: with its adapter, without what accelerate has put around it."""
         return self.accelerator.unwrap_model(self.model)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, Tensor | int | None]:
+        """Collect the micro batches of a step, and tell each its share of the step's samples with images.
+
+        Counted as transformers counts supervised tokens: over all ranks where those are averaged over ranks.
+        """
+        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.llava.model.reducer is None or not batches or num_items is None or self.args.n_gpu > 1:
+            return batches, num_items
+        counts = [(batch["input_ids"] == IMAGE_TOKEN_INDEX).any(1).sum() for batch in batches]
+        total = torch.stack(counts).sum()
+        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+            total = cast(Tensor, self.accelerator.gather(total.to(device))).sum()
+        for batch, count in zip(batches, counts, strict=True):
+            batch["routed_samples"] = torch.stack([count.to(total), total])
+        return batches, num_items
 
     def compute_loss(
         self,

@@ -24,6 +24,7 @@ def test_the_paper_preset_is_the_authors_behaviour_with_the_papers_weight():
         "floor",
     )
     assert (config.min_tokens, config.skip_below) == (18, 16)
+    assert (config.hinge_scope, config.router, config.router_gradient) == ("all", "mlp", "full")
     assert (config.rates, config.target, config.loss_weight) == ((0.0, 1.0, 2.0), 1.5, 0.01)
 
 
@@ -31,6 +32,17 @@ def test_the_policy_preset_reads_the_last_prompt_token_and_adds_nothing_to_the_s
     config = parse_reduction(["dpn"])
     assert (config.preset, config.router_source, config.gate) == ("policy", "last", "none")
     assert (config.objective, config.mu, config.router_lr_scale) == ("policy", 0.5, 4.0)
+
+
+def test_the_value_preset_explores_and_reads_what_the_policy_reads():
+    config = parse_reduction(["dpn", "preset=value"])
+    assert (config.preset, config.objective, config.router_source, config.gate) == (
+        "value",
+        "value",
+        "last",
+        "none",
+    )
+    assert (config.temperature, config.uniform_share, config.mu) == (0.1, 0.1, 0.5)
 
 
 def test_fields_given_win_over_the_preset_and_rates_follow_the_kernels():
@@ -70,6 +82,15 @@ def test_a_configuration_survives_json():
         (["dpn", "route=2x2"], "for each of the 3 DPE"),
         (["dpn", "temperature=0"], "temperature must be positive"),
         (["dpn", "budget=2"], "budget is a share"),
+        (["dpn", "uniform_share=1"], "uniform_share is a share of the choices from 0 to below 1"),
+        (["dpn", "preset=paper", "uniform_share=0.1"], "uniform_share=0.1 needs objective=policy or value"),
+        (["dpn", "uniform_share=0.1", "train_choice=gumbel"], "needs train_choice=sample"),
+        (["dpn", "preset=value", "budget=0.4"], "budget=0.4 needs objective=policy"),
+        (["dpn", "preset=value", "credit=later"], "credit=later needs objective=policy"),
+        (["dpn", "preset=value", "gate=probability"], "neither the routing loss nor a gate"),
+        (["dpn", "preset=value", "loss_weight=0.1"], "neither the routing loss nor a gate"),
+        (["dpn", "exploration_steps=-1"], "exploration_steps must not be negative"),
+        (["dpn", "router=big"], "router must be one of mlp, linear"),
         (["dpn", "preset"], "FIELD=VALUE"),
         (["dpn", "mu=1", "mu=2"], "names mu twice"),
         (["dpn", "rates=0,1"], r"rates needs one number per kernel \(3\)"),
@@ -87,6 +108,15 @@ def test_only_what_changes_no_weights_meaning_may_change_after_training():
     assert with_inference_fields(saved, {"layers": (1, 2, 3)}) == saved
     with pytest.raises(ValueError, match=r"trained with layers=\(1, 2, 3\)"):
         with_inference_fields(saved, {"layers": (1, 2)})
+
+
+def test_the_cost_weight_is_a_knob_after_training_where_the_router_predicts_values_only():
+    value = DpnConfig.from_fields(preset="value", mu=0.5)
+    assert with_inference_fields(value, {"mu": 0.1}).mu == 0.1
+    policy = DpnConfig.from_fields(mu=0.5)
+    assert with_inference_fields(policy, {"mu": 0.5}) == policy
+    with pytest.raises(ValueError, match=r"mu=0.1 is a knob at inference for objective=value only"):
+        with_inference_fields(policy, {"mu": 0.1})
 
 
 def test_a_config_of_another_version_is_refused():

@@ -81,3 +81,35 @@ def test_counts_after_an_expert_are_those_that_pooling_gives():
     for kernel in ((1, 1), (1, 2), (2, 2), (3, 3)):
         expert = GridPool(kernel)
         assert np.array_equal(read.counts_after(expert), read.pool([expert, expert])[1].visual_counts())
+
+
+def test_a_routing_token_may_be_the_last_of_the_prompt():
+    types = torch.tensor([[0, VISUAL, VISUAL, ROUTER | LAST, 0]])
+    read = Layout.from_padded(types, None, torch.tensor([[[1, 2]]]))
+    assert read.last_rows.tolist() == [3]
+    assert read.router_rows.tolist() == [3]
+    pooled = read.pool([GridPool((1, 2))])[1]
+    assert (pooled.last_rows.tolist(), pooled.router_rows.tolist()) == ([2], [2])
+
+
+@pytest.mark.parametrize(
+    ("types", "grids", "message"),
+    [
+        (
+            [0, VISUAL, VISUAL, LAST],
+            [],
+            "image 0 of sample 0 has 2 visual tokens in a row, but its grid is unknown",
+        ),
+        ([0, VISUAL, VISUAL, LAST], [[0, 0]], "its grid is unknown"),
+        (
+            [0, VISUAL + 2, VISUAL + 2, LAST],
+            [[0, 0], [1, 1]],
+            "image 1 .* 2 visual tokens .* its grid is 1x1",
+        ),
+        ([0, 0, 0, LAST], [[1, 2]], "sample 0 has no visual token of its image 0, whose grid is 1x2"),
+        ([0, VISUAL, VISUAL, LAST], [[1, 2], [3, 3]], "no visual token of its image 1, whose grid is 3x3"),
+    ],
+)
+def test_visual_tokens_and_grids_that_do_not_go_together_are_refused(types, grids, message):
+    with pytest.raises(ValueError, match=message):
+        Layout.from_padded(torch.tensor([types]), None, torch.tensor([grids]).reshape(1, -1, 2))

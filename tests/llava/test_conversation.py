@@ -1,5 +1,6 @@
 """Prompts equal upstream's; segments rebuild them and mark what is learned; routing tokens end questions."""
 
+import builtins
 import json
 
 import pytest
@@ -56,8 +57,9 @@ def reference_conversation(name, kind):
 def test_prompts_equal_the_originals_and_its_refusals_stay_refusals(name, kind, expected):
     conversation = reference_conversation(name, kind)
     if isinstance(expected, dict):
-        with pytest.raises(ValueError, match=r"conversation must start with|holds one caption"):
+        with pytest.raises(ValueError, match=r"conversation must start with|holds one caption") as caught:
             conversation.get_prompt()
+        assert isinstance(caught.value, getattr(builtins, expected["error"]))
     else:
         assert conversation.get_prompt() == expected
 
@@ -112,6 +114,12 @@ def test_a_question_keeps_the_characters_that_it_shares_with_a_begin_token(name)
 def test_an_empty_answer_has_nothing_to_learn():
     pieces = segments([("Q?", ""), ("R?", "B.")], conv_templates["v1"])
     assert [piece.text for piece in pieces if piece.is_answer] == [" B.</s>"]
+
+
+def test_an_open_last_question_ends_the_prompt_in_a_segment_of_its_own():
+    pieces = segments([("Q?", "A."), ("R?", None)], conv_templates["v1"])
+    assert pieces[-1] == ("USER: R? ", False)
+    assert pieces[:-1] == segments([("Q?", "A.")], conv_templates["v1"])
 
 
 def test_a_caption_is_learned_with_its_newline():

@@ -77,6 +77,13 @@ def test_pixels_equal_the_originals(aspect_ratio):
     torch.testing.assert_close(pixels, expected, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("aspect_ratio", [None, "pad", "anyres"])
+def test_one_image_is_a_list_of_one(aspect_ratio):
+    image = Image.new("RGB", (40, 20), "red")
+    expected = process_images([image], PROCESSOR, settings(aspect_ratio))
+    assert process_images(image, PROCESSOR, settings(aspect_ratio)).equal(expected)
+
+
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "LA", "I"])
 def test_images_of_any_mode_can_be_padded(mode):
     assert process_images([Image.new(mode, (40, 20))], PROCESSOR, settings("pad")).shape == (1, 3, 56, 56)

@@ -55,8 +55,8 @@ class Phase:
 CURRICULUM = (
     Phase(seed=0, steps=700, diet=LOOKUPS, plain_share=1.0, accent_share=0.0),
     Phase(seed=0, steps=1000, diet=READING, plain_share=0.25),
-    Phase(seed=5, steps=700, diet=COARSE),
-    Phase(seed=5, steps=500, diet=COARSE_AND_SHORT, accent_share=0.2),
+    Phase(seed=5, steps=500, diet=COARSE),
+    Phase(seed=5, steps=400, diet=COARSE_AND_SHORT, accent_share=0.2),
 )
 """Looking up and jumping come first, while nothing else pulls at the wired heads: where captions came along
 from the start, jumps were learned in one run of nine. Then whole sentences, then what a whole image holds;

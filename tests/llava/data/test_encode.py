@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.conversation import conv_templates
-from llava.data.encode import encode_conversation, image_to_front, training_segments
+from llava.data.encode import encode_conversation, encode_uncut, image_to_front, training_segments
 from llava.mm_utils import tokenizer_image_token
 
 EMPTY_OR_OPEN = ("c08_empty_answer", "c25_ends_with_human")
@@ -35,7 +35,7 @@ def test_prompts_equal_the_originals(golden, cases):
     for version, prompts in json.loads((golden / "train_data/prompts.json").read_text()).items():
         for name, prompt in prompts.items():
             if name in EMPTY_OR_OPEN and version != "plain":
-                continue  # refused here
+                continue  # nothing to train on
             case = cases[name]
             pieces = training_segments(
                 case["conversations"], conv_templates[version], has_image=case["has_image"]
@@ -46,11 +46,8 @@ def test_prompts_equal_the_originals(golden, cases):
 
 
 def test_ids_and_labels_equal_the_originals(expected_encodings, cases, tokenizer_of):
-    understood = [record for record in expected_encodings if record.get("mismatch") is False]
-    records = [
-        record for record in understood if record["version"] == "plain" or record["case"] not in EMPTY_OR_OPEN
-    ]
-    assert len(records) == 234
+    records = [record for record in expected_encodings if record.get("mismatch") is False]
+    assert len(records) == 239
     for record in records:
         ids, labels = encoded(record, cases, tokenizer_of)
         where = record["version"], record["case"], record["tokenizer"]
@@ -143,6 +140,51 @@ def test_difficult_answers_are_learned_whole_and_alone(cases, tokenizer_of, lega
 def test_a_conversation_without_anything_to_learn_is_refused(cases, tokenizer, name, message):
     with pytest.raises(ValueError, match=message):
         encode_conversation(cases[name]["conversations"], tokenizer, version="v1", has_image=True)
+
+
+@pytest.mark.parametrize("name", EMPTY_OR_OPEN)
+def test_training_refuses_what_teaches_nothing_although_the_original_has_labels(cases, tokenizer, name):
+    conversations = cases[name]["conversations"]
+    with pytest.raises(ValueError, match=r"every gpt message is empty|last message must be an answer"):
+        encode_uncut(conversations, tokenizer, version="mpt", has_image=True)
+
+
+@pytest.mark.parametrize("version", ["v1", "llava_llama_2"])
+def test_an_open_question_is_accepted_only_behind_the_cut(tokenizer_of, human, gpt, version):
+    tokenizer = tokenizer_of("slow_nonlegacy")
+    limit = tokenizer.model_max_length
+    closed = [human("<image>\nWhat?"), gpt("the cat " * limit)]
+    answered = encode_conversation(closed, tokenizer, version=version, has_image=True)
+    result = encode_conversation([*closed, human("Why?")], tokenizer, version=version, has_image=True)
+    length = len(answered.input_ids)
+    assert result.input_ids[:length].equal(answered.input_ids)
+    assert result.labels[:length].equal(answered.labels)
+    assert len(result.labels) > length
+    assert (result.labels[length:] == IGNORE_INDEX).all()
+    with pytest.raises(ValueError, match="the last message must be an answer from gpt"):
+        encode_conversation(
+            [human("<image>"), gpt("a"), human("Why?")], tokenizer, version=version, has_image=True
+        )
+
+
+def test_an_image_in_an_answer_is_a_label_as_in_the_original_but_not_in_training(tokenizer, human, gpt):
+    conversations = [human("Show me."), gpt("Here <image>")]
+    ids, labels = encode_conversation(conversations, tokenizer, version="v1", has_image=True)
+    assert labels[ids == IMAGE_TOKEN_INDEX].tolist() == [IMAGE_TOKEN_INDEX]
+    trained = encode_uncut(conversations, tokenizer, version="v1", has_image=True)
+    assert trained.input_ids.equal(ids)
+    assert trained.labels.equal(labels.where(ids != IMAGE_TOKEN_INDEX, IGNORE_INDEX))
+
+
+def test_an_image_tag_in_a_caption_moves_to_its_front_as_in_the_original(tokenizer, human, gpt):
+    conversations = [human("<image>\nq"), gpt("a <image> b")]
+    result = encode_conversation(conversations, tokenizer, version="plain", has_image=True)
+    assert result.input_ids.tolist() == [1, -200, -200, 894, 13, 898, 894, 268, 13]
+    assert result.labels.tolist() == [-100, -100, -200, 894, 13, 898, 894, 268, 13]
+    pieces = training_segments(
+        conversations, conv_templates["plain"], has_image=True, mm_use_im_start_end=True
+    )
+    assert pieces == [("<image>", False), ("<im_start><image><im_end>\na  b\n", True)]
 
 
 def test_chatml_learns_each_answer_with_its_end_token(cases, tokenizer_of):

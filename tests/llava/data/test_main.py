@@ -110,7 +110,7 @@ def test_what_is_not_checked_is_said(data, capsys):
         (["--mix", "1m"], "--mix must be auto, none, 665k, 558k, got 1m"),
         (["--version", "v9"], "--version v9 is unknown"),
         (["--sample", "0"], "--sample must be 1 or more, got 0"),
-        (["--model_name_or_path", "/gone"], "/gone"),
+        (["--model_name_or_path", "/gone"], "no tokenizer at /gone"),
     ],
 )
 def test_a_check_that_cannot_be_made_has_exit_code_2(data, capsys, words, message):

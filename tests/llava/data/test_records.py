@@ -57,6 +57,8 @@ def test_what_upstream_accepts_is_accepted(write, conversations):
     [
         ({"id": "a"}, "holds a JSON dict, but training data is a list of samples"),
         ([], "is an empty list: training needs at least one sample"),
+        ("[" * 100_000, "is nested too deep to be read"),
+        (f"[{'1' * 10_000}]", "is not valid JSON (Exceeds the limit"),
         ('{"id": 1}\n{"id": 2}', "is not valid JSON (Extra data: line 2 column 1 (char 10)); it must be one"),
     ],
 )
@@ -64,6 +66,17 @@ def test_a_file_that_is_no_list_of_samples_is_refused(write, content, message):
     path = write(content)
     with pytest.raises(ValueError, match=re.escape(f"{path} {message}")):
         read_records(path)
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps([{"id": "a", "conversations": [QUESTION, ANSWER]}]), encoding="utf-8-sig")
+    assert [record.id for record in read_records(path)] == ["a"]
+
+
+def test_an_id_with_half_a_character_can_be_printed(write):
+    record = read_records(write([{"id": "a\ud800", "conversations": [QUESTION, ANSWER]}]))[0]
+    assert record.id.encode() == rb"a\ud800"
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -84,6 +97,14 @@ def test_a_missing_file_is_named(tmp_path):
         (
             {"id": "a", "conversations": [{"from": "system", "value": "x"}, ANSWER]},
             "sample a: message 0 is from 'system', expected human or gpt",
+        ),
+        (
+            {"id": "a", "conversations": [QUESTION, {"from": "gpt", "value": "x\ud800"}]},
+            r"sample a: message 1 holds '\ud800' at character 1, half of a character; expected Unicode text",
+        ),
+        (
+            {"id": "a", "image": "\udfff.jpg", "conversations": [SHOWN, ANSWER]},
+            r"sample a: `image` holds '\udfff' at character 0, half of a character",
         ),
         (
             {"id": "a", "conversations": [QUESTION, QUESTION, ANSWER]},

@@ -53,6 +53,15 @@ def test_every_broken_sample_is_found_whoever_does_the_work(folder, num_workers)
     ]
 
 
+def test_a_name_that_no_file_can_have_is_a_finding_like_others(folder):
+    records = [record("a", "x" * 5000), record("b", "gone.png")]
+    found = verify(records, Checks(image_folder=folder, version="v1"))
+    assert kinds(found) == [("a", UNREADABLE, True), ("b", MISSING, True)]
+    assert found[0].message.endswith("can't be reached (File name too long)")
+    with pytest.raises(ValueError, match=r"2 of 2 images .*: x{200} \(sample a: File name too long\), gone"):
+        quick_check(records, folder, version="v1")
+
+
 def test_images_are_left_unread_without_their_folder():
     assert not verify([record("a", "gone.png")], Checks(image_folder=None, version="v1"))
 

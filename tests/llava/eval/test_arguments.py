@@ -25,6 +25,12 @@ def test_generation_is_greedy_by_default():
     }
 
 
+def test_a_budget_goes_to_generate_with_its_counting():
+    asked = parse([*REQUIRED, "--budget", "0.4", "--counting", "full"]).generation(8)
+    assert (asked["budget"], asked["counting"]) == (0.4, "full")
+    assert "counting" not in parse(REQUIRED).generation(8)
+
+
 def test_what_changes_the_answers_shows_in_the_label():
     words = ["--temperature", "0.2", "--max_samples", "5", "--num_beams", "3"]
     assert parse([*REQUIRED, *words]).label_suffix() == "+first_5+sampled+beams_3"
@@ -39,6 +45,8 @@ def test_what_changes_the_answers_shows_in_the_label():
         (["--max_samples", "0"], "--max_samples must be 1 or more, got 0"),
         (["--num_workers", "-1"], "--num_workers must not be negative, got -1"),
         (["--dtype", "int8"], "--dtype must be one of auto, float32, float16, bfloat16, got 'int8'"),
+        (["--budget", "40"], "--budget is a share of the dense FLOPs above 0 and up to 1, got 40.0"),
+        (["--counting", "paper"], "--counting must be one of visual, full, got 'paper'"),
         (["--benchmarks", "gqa", "gqa"], "--benchmarks names gqa more than once"),
     ],
 )

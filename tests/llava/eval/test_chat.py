@@ -192,7 +192,10 @@ def test_an_unknown_template_is_refused_before_anything_is_loaded():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"temperature": -1}, "temperature must not be negative, got -1"),
+        ({"temperature": -1}, "temperature must be 0 or above, got -1"),
+        ({"temperature": float("nan")}, "temperature must be 0 or above, got nan"),
+        ({"top_p": -0.1}, "top_p is a share of the probability, from 0 to 1, got -0.1"),
+        ({"top_p": float("nan")}, "top_p is a share of the probability, from 0 to 1, got nan"),
         ({"num_beams": 0}, "num_beams must be 1 or more, got 0"),
         ({"max_new_tokens": 0}, "max_new_tokens must be 1 or more, got 0"),
     ],
@@ -226,3 +229,5 @@ def test_an_image_is_read_from_an_address(server, monkeypatch):
     (folder / "b.png").write_bytes(b"text")
     with pytest.raises(ValueError, match=r"b\.png can't be fetched and read: cannot identify image"):
         read_image(f"{address}/b.png")
+    with pytest.raises(ValueError, match=r"b c\.png can't be fetched and read: URL can't contain control"):
+        read_image(f"{address}/b c.png")

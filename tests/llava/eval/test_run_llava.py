@@ -119,6 +119,16 @@ def test_a_separator_inside_a_files_name_splits_nothing(tmp_path):
     assert run_llava.split_sources(joined, ",") == ["https://x.org/a.png", str(tmp_path / "c.png")]
 
 
+def test_more_joined_names_than_a_file_name_is_long_are_split():
+    assert run_llava.split_sources(",".join(["a.png"] * 1000), ",") == ["a.png"] * 1000
+
+
+def test_a_top_p_above_1_is_refused_before_the_checkpoint_is_loaded(asked):
+    with pytest.raises(SystemExit, match=r"^llava.eval.run_llava: top_p is a share .* from 0 to 1, got 1.5"):
+        run_llava.main(["--model-path", "m", "--image-file", "a", "--query", "b", "--top_p", "1.5"])
+    assert not asked
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -131,3 +141,24 @@ def test_a_separator_inside_a_files_name_splits_nothing(tmp_path):
 def test_what_is_wrong_ends_in_one_line(words, message):
     with pytest.raises(SystemExit, match=f"^llava.eval.run_llava: .*{message}"):
         run_llava.main(words)
+
+
+def test_a_budget_reaches_generate_and_none_is_not_mentioned(monkeypatch):
+    seen = []
+
+    class Recorder:
+        def image_mark(self):
+            return "<image>"
+
+        def prompt(self, turns):
+            return turns[0][0]
+
+        def answer(self, prompt, images, decoding):
+            seen.append(decoding.arguments().get("budget"))
+            return "yes"
+
+    monkeypatch.setattr(run_llava, "load_assistant", lambda *_, **__: Recorder())
+    monkeypatch.setattr(run_llava, "read_image", lambda source: source)
+    for flags in (["--budget", "0.4"], []):
+        run_llava.main(["--model-path", "m", "--image-file", "a.png", "--query", "Which?", *flags])
+    assert seen == [0.4, None]

@@ -146,6 +146,11 @@ def test_a_kernel_that_does_not_divide_the_grid_is_refused_before_training(tiny_
         tiny_llava("dpn", "layers=1,2", "kernels=1x1,3x3")
 
 
+def test_an_unknown_way_to_join_crops_is_refused_before_training(tiny_llava):
+    with pytest.raises(ValueError, match="unknown mm_patch_merge_type 'foo'"):
+        tiny_llava(mm_patch_merge_type="foo")
+
+
 def test_continuing_a_checkpoint_keeps_its_reduction(tiny_llava, tiny_clip, tmp_path):
     model = save(tiny_llava, tmp_path, *DPN)
     options = {

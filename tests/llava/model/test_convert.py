@@ -125,6 +125,16 @@ def test_a_trained_tower_and_a_stage_1_projector_on_its_base_go_along(tiny_llava
         torch.testing.assert_close(logits, ours(input_ids=ids, images=pixels).logits, atol=1e-4, rtol=0)
 
 
+def test_the_context_length_comes_back(tiny_llava, tmp_path):
+    tokenizer, model, _ = tiny_llava()
+    model.config.max_sequence_length = 77
+    model.save_pretrained(tmp_path / "full")
+    tokenizer.save_pretrained(tmp_path / "full")
+    main(["--src", str(tmp_path / "full"), "--dst", str(tmp_path / "hf"), "--to", "hf"])
+    main(["--src", str(tmp_path / "hf"), "--dst", str(tmp_path / "back"), "--to", "llava"])
+    assert [load(tmp_path / name)[3] for name in ("full", "hf", "back")] == [77] * 3
+
+
 def test_hf_names_are_the_golden_ones_with_clips_legacy_level(folders):
     facts = json.loads((golden_root() / "common/hf_key_map.json").read_text())
     names = {
@@ -212,6 +222,25 @@ def test_what_the_other_format_can_not_express_is_refused(folders, tiny_llava, t
         main(["--src", str(folders[2]), "--dst", str(folders[1]), "--to", "hf"])
     with pytest.raises(ValueError, match="needs no base"):
         find_source(str(folders[1]), str(folders[0]))
+
+
+def test_without_an_image_processor_loading_and_converting_take_clips_with_a_notice(
+    folders, tmp_path, caplog
+):
+    (tmp_path / "hf").mkdir()
+    for file in folders[1].iterdir():
+        if file.name not in ("preprocessor_config.json", "processor_config.json"):
+            (tmp_path / "hf" / file.name).symlink_to(file)
+    loaded = load(tmp_path / "hf")[2]
+    assert "holds no image processor; taking CLIP's own for 56 pixels a side" in caplog.text
+    main(["--src", str(tmp_path / "hf"), "--dst", str(tmp_path / "back"), "--to", "llava"])
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 90, 3), dtype=np.uint8))
+    expected = load(folders[1])[2](image, return_tensors="pt").pixel_values
+    for processor in (loaded, load(tmp_path / "back")[2]):
+        assert torch.equal(processor(image, return_tensors="pt").pixel_values, expected)
+    (tmp_path / "hf/preprocessor_config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"holds no preprocessor_config.json"):
+        load(tmp_path / "hf")
 
 
 @pytest.mark.parametrize(

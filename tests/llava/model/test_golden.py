@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from llava.mm_utils import process_images, tokenizer_image_token
+from llava.model.reduction import VISUAL
 from llava.model.tokenizer import load_tokenizer
 from llava.model.vision_tower import hidden_state
 from tests.golden_data import golden_root
@@ -71,7 +72,7 @@ def test_merged_sequences_equal_the_originals(model, name):
     assert torch.equal(merged[5], data["merged_labels"])
     starts = index("mm")[name]["image_starts"]
     types = model.splice(ids, mask, None, data["pixel_values"], None, "right").mm_token_type_ids[0]
-    assert [types.tolist().index(3 + 2 * number) for number in range(len(starts))] == starts
+    assert [types.tolist().index(VISUAL + 2 * number) for number in range(len(starts))] == starts
 
 
 @pytest.mark.parametrize("name", CASES)

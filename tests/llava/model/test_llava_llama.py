@@ -162,3 +162,19 @@ def test_in_training_mode_without_labels_there_are_logits(tiny_llava):
     model = tiny_llava()[1].train()
     batch = make_batch()
     assert model(**{**batch, "labels": None}).logits.shape[0] == 4
+
+
+@pytest.mark.parametrize("words", [(), DPN], ids=["plain", "dpn"])
+def test_without_return_dict_the_output_is_a_tuple_of_what_is_there(tiny_llava, words):
+    model = tiny_llava(*words)[1].eval()
+    batch = make_batch(answers=2)
+    expected = model(**batch)
+    for settings, options in (({}, {"return_dict": False}), ({"return_dict": False}, {})):
+        for name, value in settings.items():
+            setattr(model.config, name, value)
+        found = model(**batch, **options)
+        assert isinstance(found, tuple)
+        assert torch.equal(found[0], expected.loss)
+        assert torch.equal(found[1], expected.logits)
+        assert len(found) == len(expected.to_tuple())
+    assert torch.equal(model(**batch, return_dict=True).logits, expected.logits)

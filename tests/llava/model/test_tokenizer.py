@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor
@@ -124,3 +125,16 @@ def test_a_sentencepiece_tokenizer_that_does_not_say_legacy_is_legacy(tmp_path):
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"holds no vocabulary: copy tokenizer\.model"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["typo", "./typo", "/no/such/folder", "a/b/c"])
+def test_a_path_that_is_not_there_is_refused_without_asking_the_hub(monkeypatch, path):
+    monkeypatch.setattr(transformers.utils.hub, "cached_file", None)
+    with pytest.raises(ValueError, match=rf"no tokenizer at {path}: no such directory"):
+        load_tokenizer(path)
+
+
+def test_use_fast_is_taken_and_changes_nothing():
+    folder, text = GOLDEN / "common/tok_slow_legacy", "a</s> b"
+    ids = [load_tokenizer(folder, use_fast=value)(text).input_ids for value in (False, True, None)]
+    assert ids == [tokenizer_of("slow_legacy")(text).input_ids] * 3

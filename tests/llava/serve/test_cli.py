@@ -96,6 +96,28 @@ def test_a_wrong_command_is_explained_and_the_dialogue_goes_on(converse, answer,
     assert f"ASSISTANT: {answer}\n" in out
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("hi <image> there", "the prompt has 2 places for images, but there are 1 images"),
+        ("hi \udcff", "the line is not UTF-8 text (surrogates not allowed): type it again"),
+    ],
+)
+def test_a_line_that_cant_be_asked_is_explained_and_the_dialogue_goes_on(converse, answer, line, message):
+    out = converse(line, QUESTION)
+    assert message in out
+    assert f"ASSISTANT: {answer}\n" in out
+
+
+def test_bytes_that_are_no_text_are_explained_and_do_not_end_the_dialogue(assistant, monkeypatch, capsys):
+    typed = io.BytesIO(b"\xff\xfe\n")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(typed, encoding="utf-8", errors="strict"))
+    cli.talk(assistant, None, GREEDY)
+    out = capsys.readouterr().out
+    assert "the line is not UTF-8 text (invalid start byte): type it again" in out
+    assert out.endswith("exit\n")
+
+
 @pytest.mark.parametrize("lines", [(), ("",), ("/exit", "never asked")])
 def test_the_end_of_input_an_empty_line_and_exit_leave(converse, lines):
     out = converse(*lines)

@@ -38,6 +38,24 @@ def test_a_renamed_flag_is_taken_with_one_notice(old, new, caplog):
     assert caplog.messages == [f"--{old} is now called --{new}"]
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (Flag("evaluation_strategy", ("steps",)), Flag("eval_strategy", ("no",))),
+        (Flag("no_cuda", ()), Flag("use_cpu", ("False",))),
+    ],
+)
+def test_an_old_and_a_new_name_with_different_values_are_refused(old, new):
+    for flags in ([old, new], [new, old]):
+        with pytest.raises(ValueError, match=f"--{old.name} .*contradicts --{new.name} {new.words[0]}"):
+            translate(flags)
+
+
+def test_an_old_and_a_new_name_with_one_value_are_accepted():
+    flags = [Flag("no_cuda", ()), Flag("use_cpu", ("true",))]
+    assert {flag.name for flag in translate(flags)} == {"use_cpu"}
+
+
 def test_a_flag_without_effect_is_taken_out_with_one_notice(caplog):
     with caplog.at_level(logging.WARNING):
         assert translate([Flag("lazy_preprocess", ("True",))]) == []

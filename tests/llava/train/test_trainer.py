@@ -108,6 +108,20 @@ def test_the_loss_is_divided_by_the_tokens_of_the_whole_step(build, stub):
     assert logged == pytest.approx(sum(stub.model.observed), rel=1e-5)  # each part is already a share
 
 
+def test_every_micro_batch_is_told_its_share_of_the_steps_samples_with_images(build, stub, monkeypatch):
+    monkeypatch.setattr("llava.train.trainer.IMAGE_TOKEN_INDEX", 3)  # an id of the stub's
+    seen = []
+    stub.model.register_forward_pre_hook(
+        lambda _, arguments, given: seen.append((given["input_ids"], given["routed_samples"].tolist())),
+        with_kwargs=True,
+    )
+    build(gradient_accumulation_steps=3, max_steps=2).train()
+    counts = [int((ids == 3).any(1).sum()) for ids, _ in seen]
+    assert [told for _, (told, _) in seen] == counts
+    assert [total for _, (_, total) in seen] == [sum(counts[:3])] * 3 + [sum(counts[3:])] * 3
+    assert len(set(counts)) > 1
+
+
 def test_the_models_metrics_are_logged_as_means(build):
     trainer = build(gradient_accumulation_steps=2)
     trainer.train()

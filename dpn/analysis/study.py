@@ -1,0 +1,262 @@
+"""Accuracy against FLOPs over several seeds, with intervals: table, plot and JSON of a study.
+
+python -m dpn.analysis.study results/study --output docs/results/toy
+
+It reads STUDY/runs/METHOD/seedN/points/POINT/BENCHMARK/{scores.json, answers.jsonl}. A point is a method, or
+one of the ways in which a method's checkpoint was run, then called METHOD@VALUE.
+"""
+
+import argparse
+import json
+import math
+import re
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+
+from dpn.analysis.results import Run, grades, load_runs
+from dpn.analysis.style import LARGE, NORMAL, QUIET, SMALL, TEXT, new_figure, save, tidy
+
+_T95 = (
+    12.706,
+    4.303,
+    3.182,
+    2.776,
+    2.571,
+    2.447,
+    2.365,
+    2.306,
+    2.262,
+    2.228,
+    2.201,
+    2.179,
+    2.160,
+    2.145,
+    2.131,
+)
+"""97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom."""
+_NORMAL_95 = 1.96
+_MARKERS = "oDs^vP*XdpH"
+_NOTES = """\
+Mean over seeds and half the width of its 95 % interval (Student's t over seeds). *accuracy*: mean over
+{benchmarks}, in percent; grades: accuracy of the questions of that grade. FLOPs are those of the decoder's
+prefill relative to dense: *visual* counts visual tokens and two FFN matrices (Eq. 8 of the paper), *full*
+every token, three FFN matrices and the routers. *information*: mutual information between the grade (kind) of
+a question and its route, in bits (plug-in estimate; {chance:.3f} bits or less are chance).
+"""
+
+
+class Estimate(NamedTuple):
+    """A mean over seeds."""
+
+    mean: float
+    half_width: float | None
+    """Of the 95 % interval; None for a single seed."""
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f}" + ("" if self.half_width is None else f" ± {self.half_width:.2f}")
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Give the mean and the half width of its 95 % interval.
+
+    >>> estimate([1.0, 3.0])
+    Estimate(mean=2.0, half_width=12.706)
+    """
+    if len(values) < 2:
+        return Estimate(statistics.fmean(values), None)
+    freedom = len(values) - 1
+    quantile = _T95[freedom - 1] if freedom <= len(_T95) else _NORMAL_95
+    return Estimate(statistics.fmean(values), quantile * statistics.stdev(values) / math.sqrt(len(values)))
+
+
+def mutual_information(pairs: Sequence[tuple[Any, Any]]) -> float:
+    """Give sum p(x, y) log2 p(x, y) / (p(x) p(y)) of observed pairs, in bits.
+
+    >>> mutual_information([("coarse", "2x2"), ("fine", "1x1")])
+    1.0
+    """
+    both, left, right = Counter(pairs), Counter(x for x, _ in pairs), Counter(y for _, y in pairs)
+    total = len(pairs)
+    return sum(
+        count / total * math.log2(count * total / (left[x] * right[y])) for (x, y), count in both.items()
+    )
+
+
+def route_information(run: Run, key: str) -> float | None:
+    """Give the information that routes carry about a key of the question (grade, kind), in bits."""
+    pairs = [(row[key], tuple(row["route"])) for row in run.answers if key in row]
+    return mutual_information(pairs) if pairs else None
+
+
+def load_study(study: Path) -> dict[str, dict[str, Run]]:
+    """Read all runs: point -> seed -> run, in the order of the folders' names.
+
+    Raises:
+        ValueError: no run has been evaluated yet.
+    """
+    found: dict[str, dict[str, Run]] = {}
+    for folder in sorted(study.glob("runs/*/seed*/points/*"), key=_natural):
+        if any(folder.glob("*/scores.json")):
+            (run,) = load_runs([f"{folder.name}={folder}"])
+            found.setdefault(folder.name, {})[folder.parent.parent.name] = run
+    if not found:
+        raise ValueError(
+            f"{study}: no evaluated run under runs/METHOD/seedN/points; run llava.toy.study first"
+        )
+    every = [run for seeds in found.values() for run in seeds.values()]
+    widest = max(len(run.results) for run in every)
+    return {
+        point: complete
+        for point, seeds in found.items()
+        if (complete := {seed: run for seed, run in seeds.items() if len(run.results) == widest})
+    }
+
+
+def summarise(points: dict[str, dict[str, Run]]) -> list[dict[str, Any]]:
+    """Return one row per point: estimates over seeds, and the seeds' own values."""
+    return [_row(point, seeds) for point, seeds in points.items()]
+
+
+def _row(point: str, seeds: dict[str, Run]) -> dict[str, Any]:
+    runs = list(seeds.values())
+    values: dict[str, list[float]] = {
+        "accuracy": [run.accuracy for run in runs],
+        "flops_paper": [_flops(run, "paper") for run in runs],
+        "flops_full": [_flops(run, "full") for run in runs],
+    }
+    for grade in grades(runs):
+        values[f"accuracy_{grade}"] = [run.by_grade(grade)["accuracy"] for run in runs]
+        values[f"flops_{grade}"] = [100 * run.by_grade(grade)["flops_paper"] for run in runs]
+    for key in ("grade", "kind"):
+        information = [route_information(run, key) for run in runs]
+        if None not in information:
+            values[f"information_{key}"] = [bits for bits in information if bits is not None]
+    return {
+        "point": point,
+        "method": point.partition("@")[0],
+        "kind": runs[0].kind,
+        "seeds": list(seeds),
+        "reduction": runs[0].reduction,
+        "questions": len(runs[0].answers),
+        "estimates": {name: estimate(listed)._asdict() for name, listed in values.items()},
+        "values": values,
+    }
+
+
+def _flops(run: Run, counting: str) -> float:
+    return 100 * run.mean_of(lambda scores: scores["flops_ratio"][counting])
+
+
+def markdown(rows: Sequence[dict[str, Any]], benchmarks: Sequence[str]) -> str:
+    """Render the rows as a Markdown table with its legend."""
+    columns = {
+        "accuracy": "accuracy",
+        "flops_paper": "FLOPs (visual), %",
+        "flops_full": "FLOPs (full), %",
+        **{
+            name: name.removeprefix("accuracy_") for name in rows[0]["values"] if name.startswith("accuracy_")
+        },
+        **{name: name.replace("_", ", ") for name in rows[0]["values"] if name.startswith("information_")},
+    }
+    lines = [["point", "seeds", *columns.values()], ["---", *["---:"] * (len(columns) + 1)]]
+    for row in sorted(rows, key=lambda row: -row["estimates"]["flops_paper"]["mean"]):
+        cells = [
+            str(Estimate(**row["estimates"][name])) if name in row["values"] else "-" for name in columns
+        ]
+        lines.append([row["point"], str(len(row["seeds"])), *cells])
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    chance = max(_chance(row["questions"]) for row in rows)
+    return f"{table}\n\n{_NOTES.format(benchmarks=', '.join(benchmarks), chance=chance)}"
+
+
+def _chance(questions: int, kinds: int = 5, routes: int = 27) -> float:
+    """Give the expected plug-in information of independent variables: (K-1)(R-1) / (2 N ln 2), at most."""
+    return (kinds - 1) * (routes - 1) / (2 * questions * math.log(2))
+
+
+def draw_study(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write accuracy against FLOPs, the points of a method joined, bars: 95 % intervals over seeds."""
+    figure = new_figure(9, 5.6)
+    axes = figure.subplots()
+    tidy(axes)
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    palette = colormaps["tab10"]
+    routed = [m for m in methods if any(row["method"] == m and row["kind"] == "router" for row in rows)]
+    for place, method in enumerate(methods):
+        members = sorted(
+            (row for row in rows if row["method"] == method),
+            key=lambda row: row["estimates"]["flops_paper"]["mean"],
+        )
+        colour = to_hex(palette(routed.index(method) % 10)) if method in routed else QUIET
+        _draw_method(axes, method, members, colour, _MARKERS[place % len(_MARKERS)])
+    axes.set_xlabel("FLOPs of the visual tokens, % of dense (Eq. 8)", fontsize=NORMAL, color=TEXT)
+    axes.set_ylabel("mean accuracy, %", fontsize=NORMAL, color=TEXT)
+    axes.set_title("Accuracy against cost, mean over seeds", fontsize=LARGE, color=TEXT, loc="left")
+    figure.legend(loc="outside right upper", frameon=False, fontsize=SMALL)
+    figure.supxlabel("bars: 95 % intervals over seeds", fontsize=SMALL, color=QUIET, ha="right", x=0.99)
+    save(figure, path)
+
+
+def _draw_method(axes: Axes, method: str, rows: Sequence[dict[str, Any]], colour: str, marker: str) -> None:
+    x, y = ([row["estimates"][name] for row in rows] for name in ("flops_paper", "accuracy"))
+    axes.errorbar(
+        [value["mean"] for value in x],
+        [value["mean"] for value in y],
+        xerr=[value["half_width"] or 0.0 for value in x],
+        yerr=[value["half_width"] or 0.0 for value in y],
+        color=colour,
+        marker=marker,
+        markersize=7,
+        linewidth=1.2,
+        elinewidth=1,
+        alpha=0.85,
+        label=method,
+    )
+    for row, across, up in zip(rows, x, y, strict=True):
+        _, at, value = row["point"].partition("@")
+        if at:
+            axes.annotate(
+                value,
+                (across["mean"], up["mean"]),
+                (5, 5),
+                textcoords="offset points",
+                fontsize=SMALL,
+                color=colour,
+            )
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Order seed10 after seed9."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", str(path))]
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Parse the command line, read the study, write everything."""
+    parser = argparse.ArgumentParser(prog="python -m dpn.analysis.study", description=__doc__)
+    parser.add_argument("study", type=Path, help="--output of llava.toy.study")
+    parser.add_argument("--output", type=Path, help="folder to write to (default: the study's)")
+    arguments = parser.parse_args(words)
+    output = arguments.output or arguments.study
+    try:
+        points = load_study(arguments.study)
+        rows = summarise(points)
+        benchmarks = list(next(iter(next(iter(points.values())).values())).results)
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "routing.json").write_text(json.dumps({"points": rows}, indent=1) + "\n", encoding="utf-8")
+        (output / "routing_table.md").write_text(table := markdown(rows, benchmarks), encoding="utf-8")
+        draw_study(rows, output / "routing.png")
+    except ValueError as error:
+        sys.exit(f"dpn.analysis.study: {error}")
+    sys.stdout.write(f"{table}\nwrote {output}/routing.json, routing_table.md, routing.png\n")
+
+
+if __name__ == "__main__":
+    main()

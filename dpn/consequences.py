@@ -1,0 +1,108 @@
+"""What a batch of routes led to, and what the objectives that learn from it share.
+
+Shapes: B samples, S DPE layers.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, distributed, nn
+
+from dpn.config import DpnConfig
+
+WINDOW = 1024
+CLIP_QUANTILE = 0.99
+
+
+class Consequences(NamedTuple):
+    """What a batch of routes led to, for an objective and its running state.
+
+    Float32, without gradient.
+    """
+
+    answer_loss: Tensor
+    """(B,) mean cross-entropy over a sample's supervised tokens."""
+    stage_cost: Tensor
+    """(S + 1, B) what every stage cost, as a share of the dense visual FLOPs (Eq. 8)."""
+    is_routed: Tensor
+    """(B,) bool: some DPE chose for this sample and it has an answer."""
+
+    @property
+    def cost(self) -> Tensor:
+        """(B,) cost of the whole route."""
+        return self.stage_cost.sum(0)
+
+    def cost_behind(self) -> Tensor:
+        """(S, B) cost of all stages behind every DPE: what its choice can still change."""
+        return self.stage_cost[1:].flip(0).cumsum(0).flip(0)
+
+
+class Objective(nn.Module):
+    """Running state of an objective that learns from consequences.
+
+    Its kinds' `forward` only reads the state, `observe` moves it.
+    """
+
+    loss_window: Tensor
+    num_observed: Tensor
+    num_updates: Tensor
+    """Micro batches seen; there only where exploration ends."""
+
+    def __init__(self, config: DpnConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("loss_window", torch.zeros(WINDOW, dtype=torch.float32))
+        self.register_buffer("num_observed", torch.zeros((), dtype=torch.int64))
+        if config.exploration_steps:
+            self.register_buffer("num_updates", torch.zeros((), dtype=torch.int64))
+
+    def exploration(self) -> Tensor:
+        """Give the factor from 1 to 0 that exploration has fallen to: a scalar on the device."""
+        if not self.config.exploration_steps:
+            return torch.ones_like(self.num_observed, dtype=torch.float32)
+        return (1 - self.num_updates.float() / self.config.exploration_steps).clamp(min=0)
+
+    @torch.no_grad()
+    def observe(self, seen: Consequences) -> None:
+        """Remember the answer losses. Once per training micro step.
+
+        Every rank makes the same collective calls, whatever its batch holds. The loss window is each rank's
+        own.
+        """
+        self.loss_window = self.loss_window.float()  # engines that train in bfloat16 cast buffers, too
+        size = len(seen.answer_loss)
+        slots = (self.num_observed + torch.arange(size, device=self.num_observed.device)) % WINDOW
+        self.loss_window[slots] = seen.answer_loss.float()
+        self.num_observed.add_(size)
+        if self.config.exploration_steps:
+            self.num_updates.add_(1)
+
+    def clipped(self, answer_loss: Tensor) -> Tensor:
+        """Clip (B,) losses at the 99th percentile of the window, once it is full.
+
+        One long tail must not rule what is learned.
+        """
+        limit = torch.quantile(self.loss_window.float(), CLIP_QUANTILE)
+        return torch.where(self.num_observed >= WINDOW, answer_loss.clamp(max=limit), answer_loss)
+
+
+def normalised(advantage: Tensor, weight: Tensor) -> Tensor:
+    """Shift every row of (R, B) to mean 0 over the weighted samples (B,) of all ranks; scale to deviation 1.
+
+    One deviation scales all rows, so that a row in which little is at stake stays small. A single sample has
+    no deviation: its advantage stays as it is.
+    """
+    count, total, squares = global_sum(
+        torch.stack([weight.expand_as(advantage), weight * advantage, weight * advantage.square()]).sum(-1)
+    ).unbind()  # (R,) each
+    mean = total / count.clamp(min=1)
+    deviation = (squares / count.clamp(min=1) - mean.square()).clamp(min=0).mean().sqrt()
+    scaled = (advantage - mean[:, None]) / (deviation + 1e-6)
+    return torch.where(count[:, None] > 1, scaled, advantage)
+
+
+def global_sum(values: Tensor) -> Tensor:
+    """Sum a small tensor over all ranks; a single process returns it as it is."""
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        distributed.all_reduce(values)
+    return values
