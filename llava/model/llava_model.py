@@ -73,14 +73,16 @@ class LlavaLlamaModel(PyramidLlamaModel):
         under ZeRO-3.
 
         Args:
-            images: pixels (K, 3, h, w), (K, C, 3, h, w), or a list of (3, h, w) or (C, 3, h, w).
+            images: pixels (K, 3, h, w), whose tokens stay as they are whatever the merge type (upstream), or
+                (K, C, 3, h, w), or a list of (3, h, w) or (C, 3, h, w).
             image_sizes: width and height of every image before it was cut into tiles; mosaics need them.
             shown: (K,) whether a row shows the image.
 
         Raises:
             ValueError: tiles that can't be laid out, or a reduction where the tokens form no grid.
         """
-        merging = self._merging()
+        is_stack = isinstance(images, Tensor) and images.ndim == 4  # upstream merges lists and crops only
+        merging = self._merging("flat" if is_stack else self.config.mm_patch_merge_type)
         is_split = hasattr(self.embed_tokens.weight, "ds_id")  # by ZeRO-3, where ranks must keep step
         needs_all = self.training or is_split
         chosen = [index for index in range(len(images)) if shown[index] or needs_all]
@@ -103,10 +105,10 @@ class LlavaLlamaModel(PyramidLlamaModel):
                 )
         return VisualTokens(torch.cat(tokens), tuple(blocks))
 
-    def _merging(self) -> Merging:
+    def _merging(self, kind: str) -> Merging:
         tower, config = self.get_vision_tower(), self.config
         return Merging(
-            kind=config.mm_patch_merge_type,
+            kind=kind,
             aspect_ratio=config.image_aspect_ratio,
             pinpoints=config.image_grid_pinpoints,
             image_side=tower.image_side,

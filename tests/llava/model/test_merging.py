@@ -110,12 +110,12 @@ def test_an_unknown_merge_type_is_refused_by_name():
         merging("maxpool")
 
 
-def test_a_new_newline_is_drawn_and_learns_in_every_batch(tiny_llava):
+def test_a_new_newline_is_drawn_and_learns_from_lists_of_images(tiny_llava):
     model = tiny_llava(mm_patch_merge_type="spatial_unpad")[1].train()
     newline = model.model.image_newline
     assert 0.3 < newline.std() * 64**0.5 < 3
     text = torch.tensor([[1, 45, 46, 47]])
-    model(input_ids=text, labels=text, images=make_images(1)).loss.backward()
+    model(input_ids=text, labels=text, images=list(make_images(1))).loss.backward()
     assert newline.grad is not None
 
 
@@ -131,4 +131,15 @@ def test_a_reduction_refuses_tokens_that_form_no_grid(tiny_llava):
     words = ("dpn", "layers=1,2,3", "min_tokens=0", "skip_below=0")
     model = tiny_llava(*words, mm_patch_merge_type="spatial_unpad")[1].eval()
     with pytest.raises(ValueError, match="doesn't leave of image 0 with 1 crop"):
-        model(input_ids=torch.tensor([[1, -200, 45]]), images=make_images(1))
+        model(input_ids=torch.tensor([[1, -200, 45]]), images=list(make_images(1)))
+
+
+@pytest.mark.parametrize("kind", ["spatial", "spatial_unpad"])
+def test_a_stack_of_images_gets_no_newline_and_a_list_does(kind, tiny_llava):
+    """As upstream: a tensor (K, 3, h, w) goes to the projector and nowhere else."""
+    model, ids = tiny_llava(mm_patch_merge_type=kind)[1].eval(), torch.tensor([[1, -200, 45]])
+    num_patches = model.get_vision_tower().num_patches
+    lengths = [
+        model(input_ids=ids, images=given).logits.shape[1] for given in (make_images(1), list(make_images(1)))
+    ]
+    assert lengths == [num_patches + 2, num_patches + 2 + (kind == "spatial_unpad")]
