@@ -79,6 +79,20 @@ def packed_implementation(requested: str | None) -> str:
     return IMPLEMENTATIONS[requested or PACKED]
 
 
+class PacksSamples:
+    """A model whose samples lie packed where `config.reduction` is set; it precedes transformers' class."""
+
+    def get_correct_attn_implementation(
+        self, requested_attention: str | None, is_init_check: bool = False
+    ) -> str:
+        """Translate `attn_implementation` where there is a reduction; ValueError for one that can't pack."""
+        if self.config.reduction is None:  # pyright: ignore[reportAttributeAccessIssue] - of the model
+            return super().get_correct_attn_implementation(  # pyright: ignore[reportAttributeAccessIssue]
+                requested_attention, is_init_check
+            )
+        return packed_implementation(requested_attention)
+
+
 Kernel = Callable[[Tensor, Tensor, Tensor, Packing, float, float], Tensor]
 """(1, H, N, C), keys and values (1, G, N, C), packing, scaling, dropout to (1, N, H, C)."""
 

@@ -22,7 +22,7 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils import logging
 
-from dpn.attention import Packing, packed_implementation
+from dpn.attention import Packing, PacksSamples, packed_implementation
 from dpn.build import build_reducer
 from dpn.cache import PyramidLayer, adopt, check_belongs, full_mask
 from dpn.experts import to_device
@@ -51,7 +51,7 @@ class PyramidOutput(BaseModelOutputWithPast):
     """What the DPEs decided."""
 
 
-class PyramidLlamaModel(LlamaModel):
+class PyramidLlamaModel(PacksSamples, LlamaModel):
     """Llama with a reducer between its layers; without one it is `LlamaModel`, bit for bit."""
 
     config: PyramidLlamaConfig  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -68,14 +68,6 @@ class PyramidLlamaModel(LlamaModel):
         if self.reducer is not None:
             packed_implementation(config._attn_implementation)  # a kernel from the hub would come unasked
         self.post_init()
-
-    def get_correct_attn_implementation(
-        self, requested_attention: str | None, is_init_check: bool = False
-    ) -> str:
-        """Translate `attn_implementation` where there is a reduction; ValueError for one that can't pack."""
-        if self.config.reduction is None:
-            return super().get_correct_attn_implementation(requested_attention, is_init_check)
-        return packed_implementation(requested_attention)
 
     @property
     def stages(self) -> list[tuple[int, int]]:
@@ -121,12 +113,8 @@ class PyramidLlamaModel(LlamaModel):
         if past_key_values is not None and given is not None:
             layers = () if self.reducer is None else self.reducer.layers
             check_belongs(past_key_values, self.config, len(given), layers)
+        self._refuse_unserved(routes, router_shift, kwargs)
         if self.reducer is None:
-            if routes is not None or router_shift is not None:
-                raise ValueError(
-                    "routes or a shift are given, but this decoder has no reduction that could take them: "
-                    "its config.reduction is empty; load it with --reduction dpn eval_choice=static route=..."
-                )
             return super().forward(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
@@ -136,12 +124,6 @@ class PyramidLlamaModel(LlamaModel):
                 use_cache=use_cache,
                 **kwargs,
             )
-        for name in ("output_hidden_states", "output_attentions"):
-            if kwargs.get(name, getattr(self.config, name)):
-                raise ValueError(
-                    f"{name}=True isn't served with a reduction: sequences have another length per stage; "
-                    f"set it to False"
-                )
         embeds = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         cached = past_key_values.get_seq_length() if past_key_values is not None else 0
         wants_cache = self.config.use_cache and not self.training if use_cache is None else use_cache
@@ -157,6 +139,24 @@ class PyramidLlamaModel(LlamaModel):
                 "an image behind a cached prompt runs unreduced; prefill the whole dialogue to route it"
             )
         return self._padded(embeds, attention_mask, position_ids, past_key_values)
+
+    def _refuse_unserved(
+        self, routes: Tensor | None, router_shift: Tensor | None, asked: dict[str, Any]
+    ) -> None:
+        """Refuse what only a decoder with a reduction can do, and what it can't."""
+        if self.reducer is None:
+            if routes is not None or router_shift is not None:
+                raise ValueError(
+                    "routes or a shift are given, but this decoder has no reduction that could take them: "
+                    "its config.reduction is empty; load it with --reduction dpn eval_choice=static route=..."
+                )
+            return
+        for name in ("output_hidden_states", "output_attentions"):
+            if asked.get(name, getattr(self.config, name)):
+                raise ValueError(
+                    f"{name}=True isn't served with a reduction: sequences have another length per stage; "
+                    f"set it to False"
+                )
 
     def _packed(
         self,

@@ -23,7 +23,7 @@ from llava.model.language_loss import callers_states
 from llava.model.llava_model import LlavaLlamaModel
 from llava.model.multimodal import Prompts, Spliced, splice_images
 from llava.model.objective import batch_loss
-from llava.model.reduction import Consequences, PyramidOutput, Routing, packed_implementation, routing_of
+from llava.model.reduction import Consequences, PacksSamples, PyramidOutput, Routing, routing_of
 from llava.model.report import SampleReport, report
 from llava.model.vision_tower import CLIPVisionTower, legacy_name
 
@@ -43,7 +43,7 @@ class LlavaOutput(CausalLMOutputWithPast):
     """What the policy objective learns its running state from."""
 
 
-class LlavaLlamaForCausalLM(LlamaForCausalLM):
+class LlavaLlamaForCausalLM(PacksSamples, LlamaForCausalLM):
     """LLaVA-1.5; the steps of `forward`: 1. encode_images 2. splice_images 3. decode 4. loss."""
 
     config_class = LlavaConfig
@@ -57,14 +57,6 @@ class LlavaLlamaForCausalLM(LlamaForCausalLM):
         self.vocab_size = config.vocab_size
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
-
-    def get_correct_attn_implementation(
-        self, requested_attention: str | None, is_init_check: bool = False
-    ) -> str:
-        """Translate `attn_implementation` where there is a reduction; ValueError for one that can't pack."""
-        if self.config.reduction is None:
-            return super().get_correct_attn_implementation(requested_attention, is_init_check)
-        return packed_implementation(requested_attention)
 
     def get_model(self) -> LlavaLlamaModel:
         """Give the decoder with its projector and tower."""

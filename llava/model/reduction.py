@@ -7,7 +7,7 @@ decoder.
 from collections.abc import Sequence
 from typing import Any
 
-from dpn.attention import packed_implementation
+from dpn.attention import PacksSamples
 from dpn.budget import LOWEST as LOWEST_SHIFT
 from dpn.budget import BudgetTable, Steps, next_shifts
 from dpn.build import check_divides, check_fits
@@ -40,6 +40,7 @@ __all__ = [
     "DpnConfig",
     "DynamicPyramid",
     "Layout",
+    "PacksSamples",
     "PyramidLlamaConfig",
     "PyramidLlamaModel",
     "PyramidOutput",
@@ -57,7 +58,6 @@ __all__ = [
     "has_router",
     "loss_of_routing",
     "next_shifts",
-    "packed_implementation",
     "parse_reduction",
     "parse_route",
     "past_mask",
