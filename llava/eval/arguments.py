@@ -1,5 +1,6 @@
 """The command line of `python -m llava.eval`."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,8 +67,8 @@ class EvalArguments(ModelArguments):
         for name in ("max_samples", "max_new_tokens", "num_beams"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be 1 or more, got {getattr(self, name)}")
-        if self.temperature < 0:
-            raise ValueError(f"--temperature must not be negative, got {self.temperature}")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"--temperature must be a finite number of 0 or more, got {self.temperature}")
         if self.counting not in COUNTINGS:
             raise ValueError(f"--counting must be one of {', '.join(COUNTINGS)}, got {self.counting!r}")
         if self.budget is not None and not 0 < self.budget <= 1:

@@ -67,6 +67,11 @@ def generation_arguments(
     if images is None and (ids < 0).any():
         raise ValueError("the prompt has an image sentinel (-200), but images is None")
     if images is None and cache is not None and _is_continued(cache, ids, mask):
+        if kwargs.get("routes") is not None or kwargs.get("router_shift") is not None:
+            raise ValueError(
+                "routes or a budget behind a filled cache would change nothing: routes are chosen when the "
+                "prompt is first read; leave them out, or give the whole dialogue without the cache"
+            )
         return {**_continued(model, ids, mask, cache), **kwargs}, None
     if images is None:
         if mask is not None:  # padding first, then the tokens in their order

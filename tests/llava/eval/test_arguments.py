@@ -43,6 +43,7 @@ def test_what_changes_the_answers_shows_in_the_label():
     [
         (["--batch_size", "0"], "--batch_size must be 1 or more, got 0"),
         (["--max_samples", "0"], "--max_samples must be 1 or more, got 0"),
+        (["--temperature", "nan"], "--temperature must be a finite number of 0 or more, got nan"),
         (["--num_workers", "-1"], "--num_workers must not be negative, got -1"),
         (["--dtype", "int8"], "--dtype must be one of auto, float32, float16, bfloat16, got 'int8'"),
         (["--budget", "40"], "--budget is a share of the dense FLOPs above 0 and up to 1, got 40.0"),

@@ -55,7 +55,7 @@ def test_upstreams_command_answers_as_the_original(golden, capsys):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """Stand for the loaded checkpoint; collect the prompts' turns and the images."""
+    """Stand for the loaded checkpoint; collect prompt, number of images and budget."""
     seen = []
 
     class Recorder:
@@ -66,7 +66,7 @@ def asked(monkeypatch):
             return turns[0][0]
 
         def answer(self, prompt, images, decoding):
-            seen.append((prompt, len(images)))
+            seen.append((prompt, len(images), decoding.arguments().get("budget")))
             return "yes"
 
     monkeypatch.setattr(run_llava, "load_assistant", lambda *_, **__: Recorder())
@@ -83,7 +83,7 @@ def asked(monkeypatch):
 )
 def test_every_image_gets_its_place(asked, query, expected):
     run_llava.main(["--model-path", "m", "--image-file", "a.png,b.png", "--query", query])
-    assert asked == [(expected, 2)]
+    assert asked == [(expected, 2, None)]
 
 
 def test_more_images_than_places_are_refused(asked):
@@ -143,22 +143,7 @@ def test_what_is_wrong_ends_in_one_line(words, message):
         run_llava.main(words)
 
 
-def test_a_budget_reaches_generate_and_none_is_not_mentioned(monkeypatch):
-    seen = []
-
-    class Recorder:
-        def image_mark(self):
-            return "<image>"
-
-        def prompt(self, turns):
-            return turns[0][0]
-
-        def answer(self, prompt, images, decoding):
-            seen.append(decoding.arguments().get("budget"))
-            return "yes"
-
-    monkeypatch.setattr(run_llava, "load_assistant", lambda *_, **__: Recorder())
-    monkeypatch.setattr(run_llava, "read_image", lambda source: source)
+def test_a_budget_reaches_generate_and_none_is_not_mentioned(asked):
     for flags in (["--budget", "0.4"], []):
         run_llava.main(["--model-path", "m", "--image-file", "a.png", "--query", "Which?", *flags])
-    assert seen == [0.4, None]
+    assert [budget for _, _, budget in asked] == [0.4, None]

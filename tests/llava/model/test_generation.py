@@ -197,6 +197,14 @@ def test_output_hidden_states_set_in_the_config_is_refused_too(model):
         generate(model, ids, **given)
 
 
+def test_routes_behind_a_filled_cache_are_refused_because_they_would_change_nothing(model):
+    ids, given = of_row(0)
+    first = generate(model, ids, **given, return_dict_in_generate=True)
+    new = torch.cat([first.sequences[:, -1:], TURN], dim=1)
+    with pytest.raises(ValueError, match="routes or a budget behind a filled cache would change nothing"):
+        generate(model, new, past_key_values=first.past_key_values, routes=given["routes"])
+
+
 def test_caches_of_another_model_batch_or_dialogue_are_refused(model, tiny_llava):
     ids, given = of_row(0)
     first = generate(model, ids, **given, return_dict_in_generate=True)
