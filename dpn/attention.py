@@ -47,7 +47,7 @@ class Packing:
 
     lengths: tuple[int, ...]
     cumulative: Tensor
-    """(B + 1,) int32 on the device, for variable-length kernels."""
+    """(B + 1,) int32 on the device of the stage's first layer, for variable-length kernels."""
 
     @classmethod
     def of(cls, layout: Layout, device: torch.device) -> "Packing":
@@ -162,7 +162,7 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scale: 
     """One launch of torch's variable-length kernel."""
     query, key, value = _rows(query, *_repeated(query, key, value))  # (N, H, C)
     longest = max(packing.lengths)
-    ends = packing.cumulative
+    ends = packing.cumulative.to(query.device)
     output = varlen_attn(query, key, value, ends, ends, longest, longest, scale=scale, window_size=(-1, 0))
     assert isinstance(output, Tensor)
     return output[None]  # (1, N, H, C)
@@ -192,7 +192,7 @@ def flash_varlen(
         flash_attn_varlen_func,
     )
 
-    longest, ends = max(packing.lengths), packing.cumulative
+    longest, ends = max(packing.lengths), packing.cumulative.to(query.device)
     output = flash_attn_varlen_func(
         *_rows(query, key, value),  # (N, H, C), (N, G, C) twice
         ends,
@@ -212,6 +212,8 @@ def _sdpa_per_sample(
     """One causal SDPA per sample, or one for all where their lengths are equal."""
     key, value = _repeated(query, key, value)
     attend = partial(functional.scaled_dot_product_attention, is_causal=True, scale=scale, dropout_p=dropout)
+    if len(packing.lengths) == 1:
+        return attend(query, key, value).transpose(1, 2)  # (1, N, H, C)
     if len(set(packing.lengths)) == 1:
         shape = (len(packing.lengths), packing.lengths[0])
         q, k, v = (

@@ -6,6 +6,8 @@ how far positions moved. Shapes: B samples, G key/value heads, L logical prompt 
 head width.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from transformers import LlamaConfig
@@ -26,6 +28,16 @@ class PyramidLayer(DynamicLayer):
     routing: Routing | None = None
     """Decisions of the prefill that filled this cache (first layer only)."""
 
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Append keys and values (B, G, Q, C); the first ones are kept as they are instead of copied."""
+        if self.is_initialized and self.keys is not None and self.keys.numel():
+            return super().update(key_states, value_states, *args, **kwargs)
+        self.lazy_initialization(key_states, value_states)
+        self.keys, self.values = key_states, value_states
+        return key_states, value_states
+
     def remember(self, prefix_mask: Tensor, shift: Tensor, logical_length: int) -> None:
         """Note what the prefill left in this layer."""
         self.prefix_mask, self.shift, self.logical_length = prefix_mask, shift, logical_length
@@ -35,7 +47,8 @@ class PyramidLayer(DynamicLayer):
         if self.prefix_mask is None or self.shift is None:
             return attention_mask, position_ids
         later = attention_mask[:, self.logical_length :].to(self.prefix_mask)
-        return torch.cat([self.prefix_mask, later], dim=1), position_ids - self.shift[:, None]
+        positions = position_ids.to(self.shift.device) - self.shift[:, None]  # stages may lie apart
+        return torch.cat([self.prefix_mask, later], dim=1), positions
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         """Follow the beams."""

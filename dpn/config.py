@@ -7,7 +7,7 @@ same code; a preset is a set of defaults.
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 Kernel = tuple[int, int]
@@ -29,8 +29,6 @@ CHOICES = {
     "objective": ("hinge", "policy", "value"),
     "credit": ("route", "later"),
 }
-INFERENCE_FIELDS = ("eval_choice", "route", "router_bias", "mu")
-"""What may differ from the checkpoint's when a trained model is loaded: it changes no weight's meaning."""
 READ_BY = {
     "budget": ("policy",),
     "credit": ("policy",),
@@ -270,27 +268,6 @@ def from_dict(saved: dict[str, Any]) -> DpnConfig:
             f"reduction {method} has unknown fields {unknown}; it was written by another version"
         )
     return METHODS[method](**values)
-
-
-def with_inference_fields(saved: DpnConfig, asked: dict[str, Any]) -> DpnConfig:
-    """Apply the fields given at load time to a trained configuration.
-
-    Raises:
-        ValueError: a field that training has fixed, with another value than the checkpoint's.
-    """
-    for name, value in asked.items():
-        if name == "mu" and saved.objective != "value" and value != saved.mu:
-            raise ValueError(
-                f"mu={value} is a knob at inference for objective=value only; the checkpoint was trained "
-                f"with objective={saved.objective}, whose routes move with router_bias"
-            )
-        if name not in INFERENCE_FIELDS and value != getattr(saved, name):
-            raise ValueError(
-                f"the checkpoint was trained with {name}={getattr(saved, name)}, so it can't run with "
-                f"{name}={value}; "
-                f"only {', '.join(INFERENCE_FIELDS)} may change after training"
-            )
-    return replace(saved, **asked)
 
 
 def _as_tuple(value: Any) -> Any:

@@ -12,6 +12,8 @@ from dpn.config import DpnConfig
 
 WINDOW = 1024
 CLIP_QUANTILE = 0.99
+ENOUGH = 8
+"""Samples of all ranks in a micro batch whose own mean and deviation are good enough."""
 
 
 class Consequences(NamedTuple):
@@ -26,6 +28,8 @@ class Consequences(NamedTuple):
     """(S + 1, B) what every stage cost, as a share of the dense visual FLOPs (Eq. 8)."""
     is_routed: Tensor
     """(B,) bool: some DPE chose for this sample and it has an answer."""
+    advantage_moments: Tensor | None = None
+    """(3, R) of `moments` over all ranks, which the policy adds once it has judged the batch."""
 
     @property
     def cost(self) -> Tensor:
@@ -86,15 +90,27 @@ class Objective(nn.Module):
         return torch.where(self.num_observed >= WINDOW, answer_loss.clamp(max=limit), answer_loss)
 
 
-def normalised(advantage: Tensor, weight: Tensor) -> Tensor:
-    """Shift every row of (R, B) to mean 0 over the weighted samples (B,) of all ranks; scale to deviation 1.
+def moments(values: Tensor, weight: Tensor) -> Tensor:
+    """Sum over the weighted samples (B,) of all ranks: count, total and squares of (R, B) as (3, R)."""
+    return global_sum(
+        torch.stack([weight.expand_as(values), weight * values, weight * values.square()]).sum(-1)
+    )
 
-    One deviation scales all rows, so that a row in which little is at stake stays small. A single sample has
-    no deviation: its advantage stays as it is.
+
+def normalised(advantage: Tensor, batch: Tensor, earlier: Tensor) -> Tensor:
+    """Shift every row of (R, B) to mean 0, and scale all rows to deviation 1.
+
+    One deviation scales all rows, so that a row in which little is at stake stays small. Mean and deviation
+    are the batch's own where it holds `ENOUGH` samples. Those of two samples would make every advantage 1 or
+    -1, however small the difference is, so a smaller batch is measured together with earlier ones. A single
+    sample without any before it has no deviation: its advantage stays as it is.
+
+    Args:
+        advantage: of every sample.
+        batch: its `moments` (3, R).
+        earlier: those of earlier batches (3, R).
     """
-    count, total, squares = global_sum(
-        torch.stack([weight.expand_as(advantage), weight * advantage, weight * advantage.square()]).sum(-1)
-    ).unbind()  # (R,) each
+    count, total, squares = torch.where(batch[0] >= ENOUGH, batch, batch + earlier).unbind()  # (R,) each
     mean = total / count.clamp(min=1)
     deviation = (squares / count.clamp(min=1) - mean.square()).clamp(min=0).mean().sqrt()
     scaled = (advantage - mean[:, None]) / (deviation + 1e-6)

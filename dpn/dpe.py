@@ -2,7 +2,7 @@
 
 Shapes: B samples, S DPE layers, E experts, N packed rows before and M after pooling, D model width.
 
-ZeRO-3 and DDP need every rank to run the same parameterised modules in the same order whatever it decides:
+ZeRO-3 and DDP need every rank to run the same modules in the same order whatever it decides:
 every DPE runs its router on every batch, experts have no parameters, and the router's output always reaches
 the loss.
 """
@@ -286,7 +286,7 @@ class DynamicPyramid(nn.Module):
         gate = torch.where(to_device(choice != UNROUTED, gate.device), gate, gate.new_ones(()))
         rows = gate[to_device(layout.samples, gate.device)]  # (M,)
         rows = torch.where(to_device(layout.visual_rows(), gate.device), rows, rows.new_ones(()))
-        return hidden * rows[:, None].to(hidden.dtype)
+        return hidden * rows[:, None].to(hidden)
 
 
 def log_of_chosen(drawn_from: Tensor, choice: np.ndarray) -> Tensor:

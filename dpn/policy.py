@@ -1,8 +1,9 @@
 """`objective=policy`: the router is trained by the consequences of the routes it sampled (docs/method.md).
 
 Per sample b: answer loss l_b, cost c_b (share of the dense visual FLOPs, Eq. 8), reward R_b = -(l_b + mu
-c_b), value v_b predicted from the first router's hidden layer, advantage A_b = R_b - v_b normalised over the
-global batch; L = -mean_b A_b sum_s log p(choice) + mean_b (v_b - R_b)^2 / 2 - entropy_weight * mean entropy.
+c_b), value v_b predicted from the first router's hidden layer, advantage A_b = R_b - v_b, normalised over the
+micro batch of all ranks (a small one together with earlier ones); L = -mean_b A_b sum_s log p(choice) +
+mean_b (v_b - R_b)^2 / 2 - entropy_weight * mean entropy.
 With credit=later every DPE s has a reward of its own, in which only the cost of the stages behind it counts,
 and a value of its own, read from its own router.
 
@@ -13,24 +14,31 @@ import torch
 from torch import Tensor
 
 from dpn.config import DpnConfig
-from dpn.consequences import Consequences, Objective, global_sum, normalised
+from dpn.consequences import Consequences, Objective, global_sum, moments, normalised
 from dpn.experts import to_device
 from dpn.router import Float32Linear
 from dpn.routing import Routing
+
+HORIZON = 256
+"""Samples after which what was measured of advantages has faded to 1/e."""
 
 
 class PolicyObjective(Objective):
     """Value head, cost weight and running state of the policy."""
 
     mu: Tensor
+    advantage_moments: Tensor
+    """(3, R) fading sums of `moments`, R = 1, or S for credit=later."""
 
     def __init__(self, config: DpnConfig, features: int) -> None:
         super().__init__(config)
-        self.value = Float32Linear(features, len(config.layers) if config.credit == "later" else 1)
+        rows = len(config.layers) if config.credit == "later" else 1
+        self.value = Float32Linear(features, rows)
+        self.register_buffer("advantage_moments", torch.zeros(3, rows, dtype=torch.float32))
         self.register_buffer("mu", torch.tensor(config.mu, dtype=torch.float32))
 
     def forward(self, routing: Routing, seen: Consequences) -> Tensor:
-        """Give the scalar L above for the routes in `routing`.
+        """Give the scalar L above for the routes in `routing`, and note there what `observe` is to learn.
 
         Zero, but in the graph, where nothing was routed.
         """
@@ -38,7 +46,9 @@ class PolicyObjective(Objective):
         reward = -(self.clipped(seen.answer_loss) + self.mu.float() * cost)
         weight = seen.is_routed.float()
         count = weight.sum().clamp(min=1)
-        advantage = normalised(reward - value.detach(), weight)
+        advantage = reward - value.detach()  # (S or 1, B)
+        routing.advantage_moments = moments(advantage, weight)
+        advantage = normalised(advantage, routing.advantage_moments, self.advantage_moments.float())
         policy = -(weight * advantage * torch.stack(routing.log_chosen)).sum() / count
         regression = (weight * (value - reward).square()).mean(0).sum() / (2 * count)
         return policy + regression - self._entropy_bonus(routing, weight)
@@ -54,6 +64,9 @@ class PolicyObjective(Objective):
             mean_cost = total[0] / total[1].clamp(min=1)
             step = self.config.mu_step * (mean_cost - self.config.budget) * (total[1] > 0)
             self.mu.add_(step).clamp_(min=0)
+        if seen.advantage_moments is not None:
+            kept = torch.exp(-seen.advantage_moments[0] / HORIZON)  # (R,)
+            self.advantage_moments = self.advantage_moments.float() * kept + seen.advantage_moments
         super().observe(seen)
 
     def _value(self, routing: Routing) -> Tensor:

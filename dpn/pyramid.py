@@ -11,7 +11,7 @@ Shapes: B samples, L padded length, N packed rows, S DPE layers, I images of a s
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from dpn.build import build_reducer
 from dpn.cache import PyramidLayer, adopt, check_belongs, full_mask
 from dpn.experts import to_device
 from dpn.layout import VISUAL, Layout
-from dpn.routing import Routing
+from dpn.routing import Routing, forced_routes
 
 logger = logging.get_logger(__name__)
 
@@ -56,6 +56,7 @@ class PyramidLlamaModel(PacksSamples, LlamaModel):
 
     config: PyramidLlamaConfig  # pyright: ignore[reportIncompatibleVariableOverride]
     _skip_keys_device_placement = ["past_key_values", "kv_sink"]  # noqa: RUF012 - transformers declares it so
+    _no_split_modules = ["LlamaDecoderLayer", "DynamicPyramid"]  # noqa: RUF012
 
     def __init__(self, config: PyramidLlamaConfig) -> None:
         super().__init__(config)
@@ -171,22 +172,25 @@ class PyramidLlamaModel(PacksSamples, LlamaModel):
         batch, length, width = embeds.shape
         hidden = embeds.reshape(batch * length, width)[to_device(layout.origin, embeds.device)]  # (N, D)
         first, routing = layout, self.reducer.new_routing(layout, router_shift)
-        forced = None if routes is None else self._forced(routes, batch)
+        forced = None
+        if routes is not None:
+            forced = forced_routes(routes, batch, len(self.reducer.layers), len(self.reducer.experts))
         if cache is not None:
             adopt(cache, self.config.num_hidden_layers)
+        plan = self._plan(layout, hidden, has_cache=cache is not None, is_first=True)
         for stage, (low, high) in enumerate(self.stages):
             if stage:
-                hidden, layout = self.reducer(stage - 1, hidden, layout, routing, forced)
-            if cache is None:
-                hidden = self._stage(low, high, hidden, layout, None, None)
-            else:
-                index, real = layout.caller_cells() if stage == 0 else layout.padded_index()
-                hidden = self._stage(low, high, hidden, layout, cache, index)
+                hidden, pooled = self.reducer(stage - 1, hidden, layout, routing, forced)
+                # While training always: ZeRO-3 keeps ranks in step by the modules they call, rotary_emb, too.
+                if stage == 1 or pooled is not layout or self.training:
+                    plan = self._plan(pooled, hidden, has_cache=cache is not None)
+                layout = pooled
+            hidden = self._stage(low, high, hidden, plan, cache)
+            if cache is not None:
                 moved = np.array(first.lengths) - np.array(layout.lengths)
                 shift = moved if self.reducer.config.position_mode == "renumber" else np.zeros_like(moved)
-                _layer(cache, low).remember(
-                    to_device(real, hidden.device), to_device(shift, hidden.device), logical_length=length
-                )
+                real, shift = (to_device(part, hidden.device) for part in (plan.real, shift))
+                _layer(cache, low).remember(real, shift, logical_length=length)
         if cache is not None:
             _layer(cache, 0).routing = routing
         return PyramidOutput(
@@ -196,45 +200,35 @@ class PyramidLlamaModel(PacksSamples, LlamaModel):
             routing=routing,
         )
 
-    def _forced(self, routes: Tensor, batch: int) -> np.ndarray:
-        """Check forced routes (B, S) and bring them to the host."""
-        assert self.reducer is not None
-        shape, experts = (batch, len(self.reducer.layers)), len(self.reducer.experts)
-        if tuple(routes.shape) != shape or routes.max() >= experts:
-            raise ValueError(
-                f"routes must have the shape {shape}, samples x DPE layers, and name experts 0 to "
-                f"{experts - 1} (or -1 for the router's choice); got {tuple(routes.shape)}, highest "
-                f"{int(routes.max())}"
-            )
-        return routes.cpu().numpy()
+    def _plan(
+        self, layout: Layout, hidden: Tensor, *, has_cache: bool, is_first: bool = False
+    ) -> "_StagePlan":
+        """Make what all layers of a stage share, for its packed rows (N, D).
 
-    def _stage(
-        self,
-        low: int,
-        high: int,
-        hidden: Tensor,
-        layout: Layout,
-        cache: Cache | None,
-        index: np.ndarray | None,
-    ) -> Tensor:
-        """Run layers low ..
-
-        High - 1 on packed rows (N, D) and put their keys and values into the cache's cells.
+        The first stage's cache keeps the caller's padding, later ones pad on the left.
         """
         assert self.reducer is not None
+        positions = to_device(layout.positions(self.reducer.config.position_mode), hidden.device)  # (N,)
+        rotary = self.rotary_emb(hidden[None], position_ids=positions[None])
         packing = Packing.of(layout, hidden.device)
-        positions = to_device(layout.positions(self.reducer.config.position_mode), hidden.device)[
-            None
-        ]  # (1, N)
-        rotary = self.rotary_emb(hidden[None], position_ids=positions)
-        cells = None if index is None else to_device(index, hidden.device)  # (B, P)
+        if not has_cache:
+            return _StagePlan(packing, rotary, np.zeros((0, 0), bool), None)
+        index, real = layout.caller_cells() if is_first else layout.padded_index()
+        return _StagePlan(packing, rotary, real, None if real.all() else to_device(index, hidden.device))
+
+    def _stage(self, low: int, high: int, hidden: Tensor, plan: "_StagePlan", cache: Cache | None) -> Tensor:
+        """Run the layers from low to below high on packed rows (N, D); keys and values go to the cache."""
         for number in range(low, high):
             sink: list[Tensor] | None = None if cache is None else []
             hidden = self.layers[number](
-                hidden[None], attention_mask=None, position_embeddings=rotary, packing=packing, kv_sink=sink
+                hidden[None],
+                attention_mask=None,
+                position_embeddings=plan.rotary,
+                packing=plan.packing,
+                kv_sink=sink,
             )[0]
             if cache is not None and sink:
-                keys, values = (states[0][:, cells].transpose(0, 1) for states in sink)  # (B, G, P, C)
+                keys, values = (plan.in_cells(states) for states in sink)  # (B, G, P, C)
                 cache.update(keys, values, number)
         return hidden
 
@@ -270,6 +264,24 @@ class PyramidLlamaModel(PacksSamples, LlamaModel):
         if getattr(self, "reducer", None) is not None:
             assert self.reducer is not None
             self.reducer.init_weights(module)
+
+
+class _StagePlan(NamedTuple):
+    """What all layers of a stage share."""
+
+    packing: Packing
+    rotary: tuple[Tensor, Tensor]
+    real: np.ndarray
+    """(B, P) bool: cells of the stage's caches that hold a token; empty without a cache."""
+    cell_rows: Tensor | None
+    """(B, P) row of every cell; None where cells are the rows in their order, which needs no copy."""
+
+    def in_cells(self, states: Tensor) -> Tensor:
+        """Lay packed states (1, G, N, C) out as a cache holds them: (B, G, P, C), on their own device."""
+        rows = states[0].transpose(0, 1)  # (N, G, C), whose rows lie in one piece
+        if self.cell_rows is None:
+            return rows.unflatten(0, self.real.shape).transpose(1, 2)
+        return rows[self.cell_rows.to(states.device)].transpose(1, 2)
 
 
 def _layer(cache: Cache, index: int) -> PyramidLayer:

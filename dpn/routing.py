@@ -36,6 +36,8 @@ class Routing:
     """Per DPE (B, E) what the router gave, before anything was made of it."""
     router_hidden: list[Tensor] = field(default_factory=list)
     """Per DPE (B, F) hidden layer of the router, which value heads read."""
+    advantage_moments: Tensor | None = None
+    """What the policy measured of its advantages (dpn/consequences.py `moments`)."""
     token_counts: list[np.ndarray] = field(default_factory=list)
     """Per stage (B,) tokens of every sample; the first entry is before any pooling."""
     visual_counts: list[np.ndarray] = field(default_factory=list)
@@ -57,6 +59,23 @@ class Routing:
             (1, 1) if choice[sample] == UNROUTED else self.kernels[choice[sample]] for choice in self.choices
         ]
         return tuple(f"{rows}x{columns}" for rows, columns in kernels)
+
+
+def forced_routes(routes: Tensor, batch: int, num_dpes: int, num_experts: int) -> np.ndarray:
+    """Check forced routes (B, S) and bring them to the host.
+
+    Raises:
+        ValueError: another shape, no whole numbers, or an expert that there isn't.
+    """
+    shape = (batch, num_dpes)
+    highest = routes.max().item() if routes.numel() else 0
+    if tuple(routes.shape) != shape or routes.is_floating_point() or highest >= num_experts:
+        raise ValueError(
+            f"routes must have the shape {shape}, samples x DPE layers, and name experts 0 to "
+            f"{num_experts - 1} (or -1 for the router's choice); got {tuple(routes.shape)}, {routes.dtype}, "
+            f"highest {highest}"
+        )
+    return routes.cpu().numpy()
 
 
 def per_layer(per_stage: Sequence[np.ndarray], layers: tuple[int, ...], num_layers: int) -> np.ndarray:

@@ -7,7 +7,7 @@ It belongs to one checkpoint with one configuration; with any other it is refuse
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,7 +15,14 @@ import torch
 from torch import Tensor
 
 from llava.model.identity import checkpoint_digest
-from llava.model.reduction import BudgetTable, DynamicPyramid, expert_indices, from_dict
+from llava.model.reduction import (
+    BudgetTable,
+    DynamicPyramid,
+    changed_fields,
+    expert_indices,
+    forced_routes,
+    from_dict,
+)
 from llava.model.report import SampleReport, flops_ratios
 
 if TYPE_CHECKING:
@@ -98,12 +105,7 @@ class Budgets:
                 f"budget={budget}: {FILE} was measured for other weights (checkpoint {self.checkpoint}) than "
                 f"those it lies beside ({self.found_beside}); calibrate again: {_HOW}"
             )
-        measured, now = from_dict(self.reduction), from_dict(reduction)
-        changed = [
-            f"{field.name}={getattr(measured, field.name)} (now {getattr(now, field.name)})"
-            for field in fields(now)
-            if getattr(measured, field.name) != getattr(now, field.name)
-        ]
+        changed = changed_fields(from_dict(self.reduction), from_dict(reduction))
         if changed:
             raise ValueError(
                 f"budget={budget}: {FILE} was measured with {', '.join(changed)}; leave --reduction out to "
@@ -122,6 +124,8 @@ def shift_for(
     """
     if counting not in COUNTINGS:
         raise ValueError(f"counting must be one of {', '.join(COUNTINGS)}, got {counting!r}")
+    if not isinstance(budget, (int, float)) or isinstance(budget, bool):
+        raise ValueError(f"budget is a share of the dense FLOPs, a number such as 0.4, got {budget!r}")
     if reduction is None:
         raise ValueError(f"budget={budget} needs a checkpoint with a reduction; this one is plain LLaVA")
     if (choice := from_dict(reduction).eval_choice) != "argmax":
@@ -145,7 +149,7 @@ def routing_arguments(model: "LlavaLlamaForCausalLM", batch: int, given: dict[st
     if counting is not None and budget is None:
         raise ValueError(f"counting={counting!r} belongs to a budget; give budget=0.4, for example")
     if routes is not None:
-        kept["routes"] = _indices(model.model.reducer, routes)
+        kept["routes"] = _indices(model.model.reducer, routes, batch)
     if budget is None:
         return kept
     if routes is not None or kept.get("router_shift") is not None:
@@ -176,15 +180,24 @@ def with_budgets(model: "LlavaLlamaForCausalLM", path: str) -> None:
         model.budgets = Budgets.read(Path(path))
 
 
-def _indices(reducer: DynamicPyramid | None, routes: Tensor | Sequence[Sequence[str]]) -> Tensor:
-    """Read routes given as indices (B, S) or as kernels by name."""
+def _indices(
+    reducer: DynamicPyramid | None, routes: Tensor | Sequence[Sequence[str | int]], batch: int
+) -> Tensor:
+    """Read routes of B prompts, given as indices (B, S) or as kernels by name."""
     if reducer is None:
         raise ValueError(
             "routes are given, but the checkpoint has no reduction to take them; load it with "
             "--reduction dpn eval_choice=static route=2x2,2x2,2x2, for example"
         )
-    if isinstance(routes, Tensor):
-        return routes
-    if len({len(route) for route in routes}) > 1:
-        raise ValueError(f"routes need one kernel per DPE layer {reducer.layers} each, got {routes}")
-    return expert_indices(routes, reducer.config.kernels)
+    if not isinstance(routes, Tensor):
+        if isinstance(routes, str) or len({len(route) for route in routes}) > 1:
+            raise ValueError(
+                f"routes need one list per prompt with one kernel per DPE layer {reducer.layers} each, got "
+                f"{routes!r}"
+            )
+        if all(isinstance(expert, int) for route in routes for expert in route):
+            routes = torch.tensor(routes, dtype=torch.long)
+        else:
+            routes = expert_indices([list(map(str, route)) for route in routes], reducer.config.kernels)
+    forced_routes(routes, batch, len(reducer.layers), len(reducer.experts))  # text prompts are refused, too
+    return routes

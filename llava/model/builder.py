@@ -1,6 +1,6 @@
 """From a directory to a model: what kind of checkpoint it is, is decided by its files and its config.json."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -42,7 +42,8 @@ def load_pretrained_model(  # noqa: PLR0913 - upstream's signature
         model_name: kept for compatibility; nothing is decided by names.
         load_8bit: LLM.int8 weights through bitsandbytes.
         load_4bit: nf4 weights through bitsandbytes, with double quantisation.
-        device_map: as transformers takes it; ignored where `device` isn't "cuda".
+        device_map: as transformers takes it: "auto", or a dictionary of modules and places ("cpu", "disk",
+            0, "cuda:1"). Names are ignored where `device` isn't "cuda".
         device: where the model goes; "cuda" without a GPU is an error.
         use_flash_attn: ask for flash-attn 2 (plain checkpoints only).
         reduction: words of `--reduction`; a trained one may only change how routes are chosen.
@@ -74,7 +75,8 @@ def load_pretrained_model(  # noqa: PLR0913 - upstream's signature
     processor = None
     if model.config.mm_vision_tower is not None:
         tower = model.get_vision_tower()
-        tower.load_model(dtype=dtype, device=model.device)
+        places = (parameter.device for parameter in model.parameters() if not parameter.is_meta)
+        tower.load_model(dtype=dtype, device=next(places, torch.device("cpu")))  # meta: offloaded to disk
         processor = tower.image_processor
     return tokenizer, model.eval(), processor, getattr(model.config, "max_sequence_length", DEFAULT_CONTEXT)
 
@@ -86,12 +88,20 @@ def _options(
     options = dict(kwargs)
     if use_flash_attn:
         options["attn_implementation"] = "flash_attention_2"
-    if device == "cuda" and device_map is not None:
+    if isinstance(device_map, Mapping):
+        options["device_map"] = {name: _place(place) for name, place in device_map.items()}
+    elif device == "cuda" and device_map is not None:
         options["device_map"] = device_map
     if quantized is not None:
         options["quantization_config"] = quantized
         options.setdefault("device_map", {"": device})
     return options
+
+
+def _place(place: Any) -> Any:
+    """Give a place as transformers reads it: the CPU has no number there ("cpu:0" fails)."""
+    is_cpu = str(place).partition(":")[0] == "cpu"
+    return "cpu" if is_cpu else place
 
 
 def _dtype(kwargs: dict[str, Any], device: str) -> torch.dtype:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 REFUSED = {
     "inputs_embeds": "give ids with -200 at images",
     "prefill_chunk_size": "prompts are read in one piece, since their routes are chosen from the whole",
+    "guidance_scale": "its second, unconditional pass reads ids, and merged prompts have none; leave it out",
     "assistant_model": "an assistant reads ids, and merged prompts have none; prompt_lookup_num_tokens works",
 }
 """Arguments of `generate` that can't work with prompts of images, and what to do instead."""
@@ -62,25 +63,23 @@ def generation_arguments(
         raise ValueError("generate() needs the prompt's ids, (B, S)")
     mask = kwargs.pop("attention_mask", None)
     kwargs.pop("position_ids", None)
-    kwargs = routing_arguments(model, len(ids), kwargs)
+    kwargs = _never_routing_token(model, routing_arguments(model, len(ids), kwargs))
     cache: Cache | None = kwargs.get("past_key_values")
     if images is None and (ids < 0).any():
         raise ValueError("the prompt has an image sentinel (-200), but images is None")
     if images is None and cache is not None and _is_continued(cache, ids, mask):
-        if kwargs.get("routes") is not None or kwargs.get("router_shift") is not None:
-            raise ValueError(
-                "routes or a budget behind a filled cache would change nothing: routes are chosen when the "
-                "prompt is first read; leave them out, or give the whole dialogue without the cache"
-            )
+        _refuse_late_routes(cache, kwargs)
         return {**_continued(model, ids, mask, cache), **kwargs}, None
     if images is None:
         if mask is not None:  # padding first, then the tokens in their order
             order = torch.sort(mask.bool(), dim=1, stable=True).indices  # (B, S)
             ids, mask = ids.gather(1, order), mask.gather(1, order)
         _require_same_past(cache, mask, ids.shape[1])
+        _refuse_late_routes(cache, kwargs)
         return {"inputs_embeds": model.get_input_embeddings()(ids), "attention_mask": mask, **kwargs}, None
     spliced = model.splice(ids, mask, None, images, image_sizes, "left")
     _require_same_past(cache, spliced.attention_mask, spliced.attention_mask.shape[1])
+    _refuse_late_routes(cache, kwargs)
     arguments = {
         "inputs_embeds": spliced.inputs_embeds,
         "attention_mask": spliced.attention_mask.long(),
@@ -88,6 +87,19 @@ def generation_arguments(
         "visual_grids": spliced.visual_grids,
     }
     return {**arguments, **kwargs}, spliced
+
+
+def _never_routing_token(model: "LlavaLlamaForCausalLM", kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Keep the routing token out of answers: it marks a place in a prompt, and training never predicts it.
+
+    Its row of the head is random or a mean of others, so nothing else would.
+    """
+    token = model.config.router_token_id
+    if token is None:
+        return kwargs
+    settings = kwargs.get("generation_config") or model.generation_config
+    given = kwargs.get("suppress_tokens") or getattr(settings, "suppress_tokens", None) or ()
+    return {**kwargs, "suppress_tokens": [*given, token]}
 
 
 def _is_continued(cache: Cache, ids: Tensor, mask: Tensor | None) -> bool:
@@ -123,6 +135,21 @@ def _continued(
     cached = embeds.new_zeros(batch, past, embeds.shape[-1])
     full = full_mask(cache, mask, batch, new, ids.device)  # (B, P + S)
     return {"inputs_embeds": torch.cat([cached, embeds], dim=1), "attention_mask": full.long()}
+
+
+def _refuse_late_routes(cache: Cache | None, given: dict[str, Any]) -> None:
+    """Refuse routes and budgets for a dialogue whose first part is cached.
+
+    Raises:
+        ValueError: naming which of them was given.
+    """
+    names = [name for name in ("routes", "router_shift") if given.get(name) is not None]
+    if names and cache is not None and cache.get_seq_length():
+        named = "routes" if names == ["routes"] else "a budget (router_shift)"
+        raise ValueError(
+            f"{named} behind a filled cache would change nothing: routes are chosen when the prompt is first "
+            f"read; leave them out, or give the whole dialogue without the cache"
+        )
 
 
 def _require_same_past(cache: Cache | None, mask: Tensor | None, length: int) -> None:

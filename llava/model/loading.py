@@ -32,6 +32,9 @@ IGNORED_KEYS = (
 TOWER = "vision_tower."
 """In the names of a tower's weights. A frozen tower, which DeepSpeed saves along, isn't read from there."""
 
+ADDED_LATER = ("model.reducer.policy.advantage_moments",)
+"""Running state of training that checkpoints of earlier versions lack; it starts afresh."""
+
 UNREADABLE = (OSError, SafetensorError, pickle.UnpicklingError, EOFError, KeyError, RuntimeError)
 """What transformers and torch raise on damaged files."""
 
@@ -94,7 +97,7 @@ def _require_all(
     path: str, config: LlavaConfig, info: Any, allow_missing: Sequence[str], replaced: Sequence[str]
 ) -> None:
     """Refuse what from_pretrained missed, had left over or found in another shape, unless it is allowed."""
-    missing = [key for key in info["missing_keys"] if not key.startswith(tuple(allow_missing) or "\0")]
+    missing = [key for key in info["missing_keys"] if not key.startswith((*allow_missing, *ADDED_LATER))]
     own_tower = config.unfreeze_mm_vision_tower
     unexpected = [
         key

@@ -1,4 +1,4 @@
-"""The loss of a batch: language loss, routing loss (Eq. 6 and 7), and the policy's term.
+"""The loss of a batch: language loss, routing loss (Eq. 6 and 7), and the policy's or value's term.
 
 Shapes: B samples, T merged length, V vocabulary.
 """
@@ -121,6 +121,8 @@ def routing_objective(
         torch.from_numpy(costs).to(hinge.device, torch.float32),
         torch.from_numpy(routed).to(hinge.device),
     )
-    policy = reducer.policy(routing, seen)
-    metrics |= {"policy_loss": policy.detach(), "mu": reducer.policy.mu.detach().clone()}
-    return RoutingObjective(loss + policy, metrics, seen)
+    learned = reducer.policy(routing, seen)
+    name = f"{reducer.config.objective}_loss"  # policy_loss or value_loss
+    metrics |= {name: learned.detach(), "mu": reducer.policy.mu.detach().clone()}
+    seen = seen._replace(advantage_moments=routing.advantage_moments)
+    return RoutingObjective(loss + learned, metrics, seen)

@@ -47,7 +47,7 @@ def put_into(model: LlavaLlamaForCausalLM, tensors: Mapping[str, Tensor], source
     """Copy tensors (under the model's own names) into a model; each must find its place.
 
     An embedding may be whole, or hold the rows of the last tokens only, as upstream's start and end tokens
-    are saved.
+    are saved, and the routing token.
 
     Raises:
         ValueError: names that the model doesn't have, an incomplete module, or another shape.
@@ -81,4 +81,4 @@ def put_into(model: LlavaLlamaForCausalLM, tensors: Mapping[str, Tensor], source
 def _fits(name: str, given: Tensor, there: Tensor) -> bool:
     if name != EMBEDDING:
         return given.shape == there.shape
-    return given.shape[1:] == there.shape[1:] and len(given) in (2, len(there))
+    return given.shape[1:] == there.shape[1:] and len(given) in (1, 2, len(there))

@@ -12,7 +12,8 @@ from dpn.budget import LOWEST as LOWEST_SHIFT
 from dpn.budget import BudgetTable, Steps, next_shifts
 from dpn.build import check_divides, check_fits
 from dpn.cache import full_mask, past_mask, routing_of
-from dpn.config import DpnConfig, from_dict, with_inference_fields
+from dpn.compare import changed_fields, with_inference_fields
+from dpn.config import DpnConfig, from_dict
 from dpn.consequences import Consequences
 from dpn.dpe import DynamicPyramid
 from dpn.flops import DecoderShape, count_flops, count_full_flops, stage_cost, visual_cost
@@ -23,7 +24,7 @@ from dpn.pyramid import PyramidLlamaConfig, PyramidLlamaModel, PyramidOutput
 from dpn.release import FIELD as POOLING
 from dpn.release import config_from_pooling, has_router
 from dpn.release import key_mapping as pooling_key_mapping
-from dpn.routing import UNROUTED, Routing, per_layer
+from dpn.routing import UNROUTED, Routing, forced_routes, per_layer
 
 __all__ = [
     "LAST",
@@ -46,6 +47,7 @@ __all__ = [
     "PyramidOutput",
     "Routing",
     "Steps",
+    "changed_fields",
     "check_divides",
     "check_fits",
     "config_from_pooling",
@@ -53,6 +55,7 @@ __all__ = [
     "count_full_flops",
     "expected_rates",
     "expert_indices",
+    "forced_routes",
     "from_dict",
     "full_mask",
     "has_router",

@@ -68,10 +68,10 @@ def report(
     ]
 
 
-def flops_ratios(sample: SampleReport, config: PyramidLlamaConfig) -> dict[str, float]:
-    """Give the share of the dense prefill FLOPs that a sample cost, in both countings of dpn/flops.py.
+def flops(sample: SampleReport, config: PyramidLlamaConfig) -> dict[str, tuple[int, int]]:
+    """Count what a sample's prefill cost and what a dense one would have, in both countings of dpn/flops.py.
 
-    A sample without visual tokens costs 1.0 in the paper's counting, which knows nothing else.
+    Multiply-adds, as (cost, dense). The paper's counting knows nothing but visual tokens.
     """
     d, m, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     routers = len(sample.route)
@@ -82,12 +82,24 @@ def flops_ratios(sample: SampleReport, config: PyramidLlamaConfig) -> dict[str, 
         num_key_value_heads=config.num_key_value_heads or config.num_attention_heads,
     )
     visual, tokens = sample.visual_tokens_per_layer, sample.tokens_per_layer
-    dense_visual = count_flops([visual[0]] * layers, hidden_size=d, intermediate_size=m)
-    paper = count_flops(visual, hidden_size=d, intermediate_size=m) / dense_visual if visual[0] else 1.0
     is_double = routers > 0 and (config.reduction or {}).get("router_source") == "both"
     routed = replace(shape, num_routers=routers, router_width=2 * d if is_double else d)
-    full = count_full_flops(tokens, routed) / count_full_flops([tokens[0]] * layers, shape)
-    return {"paper": paper, "full": full}
+    return {
+        "paper": (
+            count_flops(visual, hidden_size=d, intermediate_size=m),
+            count_flops([visual[0]] * layers, hidden_size=d, intermediate_size=m),
+        ),
+        "full": (count_full_flops(tokens, routed), count_full_flops([tokens[0]] * layers, shape)),
+    }
+
+
+def flops_ratios(sample: SampleReport, config: PyramidLlamaConfig) -> dict[str, float]:
+    """Give the share of the dense prefill FLOPs that a sample cost, in both countings of dpn/flops.py.
+
+    A sample without visual tokens costs 1.0 in the paper's counting, which knows nothing else.
+    """
+    counted = flops(sample, config)
+    return {name: cost / dense if dense else 1.0 for name, (cost, dense) in counted.items()}
 
 
 def routing_metrics(routing: Routing, config: DpnConfig, cost: np.ndarray) -> dict[str, Tensor]:

@@ -17,13 +17,14 @@ from transformers.hf_argparser import DataClassType
 
 from llava.eval.arguments import flag
 from llava.eval.chat import Assistant, Decoding, Dialogue, load_assistant, read_image
+from llava.model.budgets import shift_for
 
 COMMANDS = "commands: /image FILE, /reset, /exit"
 
 
 @dataclass
 class CliArguments:
-    """Upstream's flags, plus dtype and reduction. Flags may be spelled with - or _."""
+    """Upstream's flags, plus budget, counting, dtype and reduction. Flags may be spelled with - or _."""
 
     model_path: str = flag("", "checkpoint directory or hub id")
     image_file: str | None = flag(None, "path or address of an image; unset: a dialogue without one")
@@ -33,6 +34,8 @@ class CliArguments:
     conv_mode: str | None = flag(None, "conversation template; unset: the checkpoint's own")
     temperature: float = flag(0.2, "0: the likeliest token; above: sampled")
     max_new_tokens: int = flag(512, "longest answer in tokens")
+    budget: float | None = flag(None, "mean share of the dense FLOPs, for a calibrated checkpoint")
+    counting: str = flag("visual", "what the budget counts: visual (Eq. 8, visual tokens only) or full")
     load_8bit: bool = flag(False, "load the language model in 8 bit")
     load_4bit: bool = flag(False, "load the language model in 4 bit")
     reduction: list[str] | None = field(
@@ -127,7 +130,12 @@ def main(words: Sequence[str] | None = None) -> None:
     try:
         parsed, *_ = parser.parse_args_into_dataclasses(list(words) if words is not None else None)
         arguments: CliArguments = parsed
-        decoding = Decoding(temperature=arguments.temperature, max_new_tokens=arguments.max_new_tokens)
+        decoding = Decoding(
+            temperature=arguments.temperature,
+            max_new_tokens=arguments.max_new_tokens,
+            budget=arguments.budget,
+            counting=arguments.counting,
+        )
         assistant = load_assistant(
             arguments.model_path,
             arguments.model_base,
@@ -138,6 +146,9 @@ def main(words: Sequence[str] | None = None) -> None:
             load_4bit=arguments.load_4bit,
             reduction=arguments.reduction,
         )
+        if decoding.budget is not None:  # once, not at every question
+            model = assistant.model
+            shift_for(model.budgets, model.config.reduction, decoding.budget, decoding.counting)
         talk(assistant, arguments.image_file, decoding, debug=arguments.debug)
     except ValueError as error:
         sys.exit(f"llava.serve.cli: {error}")

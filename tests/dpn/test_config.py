@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dpn.config import DpnConfig, from_dict, with_inference_fields
+from dpn.config import DpnConfig, from_dict
 from dpn.parse import expert_indices, parse_reduction, parse_route
 
 
@@ -99,24 +99,6 @@ def test_a_configuration_survives_json():
 def test_a_bad_word_is_refused_with_what_is_known(words, message):
     with pytest.raises(ValueError, match=message):
         parse_reduction(words)
-
-
-def test_only_what_changes_no_weights_meaning_may_change_after_training():
-    saved = DpnConfig.from_fields(layers=(1, 2, 3))
-    changed = with_inference_fields(saved, {"eval_choice": "static", "route": ((2, 2),) * 3})
-    assert changed.static_choice == (2, 2, 2)
-    assert with_inference_fields(saved, {"layers": (1, 2, 3)}) == saved
-    with pytest.raises(ValueError, match=r"trained with layers=\(1, 2, 3\)"):
-        with_inference_fields(saved, {"layers": (1, 2)})
-
-
-def test_the_cost_weight_is_a_knob_after_training_where_the_router_predicts_values_only():
-    value = DpnConfig.from_fields(preset="value", mu=0.5)
-    assert with_inference_fields(value, {"mu": 0.1}).mu == 0.1
-    policy = DpnConfig.from_fields(mu=0.5)
-    assert with_inference_fields(policy, {"mu": 0.5}) == policy
-    with pytest.raises(ValueError, match=r"mu=0.1 is a knob at inference for objective=value only"):
-        with_inference_fields(policy, {"mu": 0.1})
 
 
 def test_a_config_of_another_version_is_refused():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dpn.config import DpnConfig
-from dpn.consequences import Consequences, normalised
+from dpn.consequences import Consequences
 from dpn.dpe import log_of_chosen
 from dpn.loss import routing_loss
 from dpn.policy import PolicyObjective
@@ -105,10 +105,6 @@ def test_samples_left_alone_have_no_say():
     assert logits.grad[1].abs().sum() == 0
 
 
-def test_a_single_sample_still_teaches():
-    assert normalised(torch.tensor([[0.7]]), torch.tensor([1.0])).item() == pytest.approx(0.7)
-
-
 def test_the_running_state_keeps_its_precision_in_a_half_precision_model():
     objective = PolicyObjective(DpnConfig.from_fields(budget=0.999, mu_step=0.01), features=4).bfloat16()
     seen = consequences([1.0, 1.0], [1.0, 1.0])
@@ -124,11 +120,6 @@ def test_routing_losses_are_computed_in_float32_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert objective(make_routing([1, 1], torch.zeros(2, 3)), seen).dtype == torch.float32
         assert routing_loss(PROBABILITIES, ALL, DpnConfig.from_fields()).dtype == torch.float32
-
-
-def test_advantages_are_normalised_over_the_weighted_samples():
-    values = normalised(torch.tensor([[1.0, 3.0, 100.0]]), torch.tensor([1.0, 1.0, 0.0]))
-    assert values[0, :2].tolist() == pytest.approx([-1.0, 1.0], abs=1e-4)
 
 
 def test_the_dual_step_moves_mu_towards_the_budget_and_not_below_zero():

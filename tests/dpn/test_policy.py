@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dpn.config import DpnConfig
-from dpn.consequences import Consequences, normalised
+from dpn.consequences import Consequences
 from dpn.dpe import log_of_chosen
 from dpn.policy import PolicyObjective
 from dpn.routing import UNROUTED, Routing
@@ -75,12 +75,6 @@ def test_every_dpe_has_a_value_of_its_own_router_with_credit_later():
     routing = make_routing([[0, 0], [0, 0]], [torch.zeros(2, 3)] * 2)
     routing.router_hidden = [torch.full((2, 4), 3.0), torch.full((2, 4), 5.0)]
     assert objective._value(routing).tolist() == [[3.0, 3.0], [5.0, 5.0]]
-
-
-def test_rows_of_advantages_share_one_scale():
-    values = normalised(torch.tensor([[0.0, 4.0], [0.0, 2.0]]), torch.ones(2))
-    deviation = math.sqrt((2.0**2 + 1.0**2) / 2)
-    assert values.flatten().tolist() == pytest.approx([v / deviation for v in (-2, 2, -1, 1)], rel=1e-5)
 
 
 def test_the_entropy_bonus_falls_to_nothing_over_the_exploration_steps():

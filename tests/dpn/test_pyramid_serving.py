@@ -1,5 +1,7 @@
 """What stands around the decoder: compilation, placement on devices, masks and caches that don't fit."""
 
+import shutil
+
 import pytest
 import torch
 from torch._dynamo.utils import counters
@@ -8,6 +10,9 @@ from transformers.cache_utils import DynamicCache
 from dpn.cache import lengths
 from tests.dpn.pyramids import GRID, make_batch, make_config, make_model, make_sample
 
+NEEDS_CXX = pytest.mark.skipif(
+    not any(map(shutil.which, ("g++", "clang++"))), reason="inductor needs a C++ compiler on a CPU"
+)
 SAMPLES = [make_sample(3, [GRID], 4, seed=1), make_sample(1, [GRID, GRID], 2, seed=2)]
 
 
@@ -33,11 +38,12 @@ def steps(forward, cache, mask, count, seed=3):
     return torch.cat(states, dim=1)
 
 
-def test_compiled_decoding_needs_no_graph_of_its_own_for_every_step():
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=[pytest.mark.slow, NEEDS_CXX])])
+def test_compiled_decoding_needs_no_graph_of_its_own_for_every_step(backend):
     """One graph for the step right behind the prefill, one for all later ones."""
     torch._dynamo.reset()
     model = make_model(make_config(layers=(1,)), num_hidden_layers=2)
-    compiled, graphs = torch.compile(model, backend="eager", dynamic=True), []
+    compiled, graphs = torch.compile(model, backend=backend, dynamic=True), []
 
     def counted(**given):
         output = compiled(**given)

@@ -58,6 +58,7 @@ def test_routes_may_be_named_per_prompt_and_stage(tiny_llava):
     assert [list(sample.route) for sample in reports] == routes
     indices = torch.tensor([[0, 2, 1], [2, 0, 0], [1, 1, 0]])
     assert torch.equal(generate(model, routes=indices)[0], ids)
+    assert torch.equal(generate(model, routes=indices.tolist())[0], ids)
 
 
 def test_a_budget_moves_the_routes_of_one_call_only(tiny_llava):
@@ -108,6 +109,11 @@ def test_text_only_prompts_do_not_count(tiny_llava):
         ({"budget": 0.4, "routes": [CHEAPEST] * 3}, "budget=0.4 and routes both decide"),
         ({"budget": 0.4, "router_shift": torch.zeros(3)}, "budget=0.4 and router_shift both decide"),
         ({"routes": [["2x2", "2x2"], ["2x2"], ["2x2"]]}, r"one kernel per DPE layer \(1, 2, 3\)"),
+        ({"routes": "2x2,2x2,2x2"}, "routes need one list per prompt"),
+        ({"routes": []}, r"routes must have the shape \(3, 3\)"),
+        ({"routes": [["2x2", 1, "1x1"]] * 3}, "kernels are written ROWSxCOLUMNS"),
+        ({"budget": "0.4"}, "a number such as 0.4, got '0.4'"),
+        ({"budget": True}, "a number such as 0.4, got True"),
         ({"routes": [["2x2", "2x2"]] * 3}, r"routes must have the shape \(3, 3\)"),
         ({"routes": [["4x4", "2x2", "2x2"]] * 3}, r"routes name \[\(4, 4\)\]"),
     ],

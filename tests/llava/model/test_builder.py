@@ -162,3 +162,39 @@ def test_continuing_a_checkpoint_keeps_its_reduction(tiny_llava, tiny_clip, tmp_
     assert again.config.reduction == model.config.reduction
     router = "model.reducer.routers.0.hidden.weight"
     assert torch.equal(again.state_dict()[router], model.state_dict()[router])
+
+
+@pytest.mark.parametrize("words", [(), DPN])
+@pytest.mark.parametrize("others", ["disk", "cpu:0", torch.device("cpu", 0)])
+def test_a_model_spread_over_two_places_answers_as_one_that_is_not(tiny_llava, tmp_path, words, others):
+    folder = tmp_path / "checkpoint"
+    save(tiny_llava, folder, *words)
+    parts = ["embed_tokens", "rotary_emb", "norm", "mm_projector", "vision_tower", *words[:1]]
+    names = ["lm_head", *(f"model.{part.replace('dpn', 'reducer')}" for part in parts)]
+    places = {
+        name: others if name in ("lm_head", "model.norm", "model.embed_tokens") else "cpu" for name in names
+    }
+    places |= {f"model.layers.{number}": "cpu" if number < 2 else others for number in range(4)}
+    spread = load_pretrained_model(
+        str(folder), None, device="cpu", device_map=places, offload_folder=str(tmp_path / "offloaded")
+    )[1]
+    assert any(parameter.is_meta for parameter in spread.parameters()) == (others == "disk")
+    expected, found = answers(load(folder)[1]), answers(spread)
+    assert torch.equal(found[0], expected[0])
+    assert found[1] == expected[1]
+
+
+def test_a_map_that_forgets_a_module_is_refused_by_name(tiny_llava, tmp_path):
+    save(tiny_llava, tmp_path, *DPN)
+    parts = ("embed_tokens", "rotary_emb", "norm", "mm_projector", "vision_tower")
+    places = {"lm_head": "disk", "model.layers": "cpu", **{f"model.{part}": "cpu" for part in parts}}
+    with pytest.raises(ValueError, match=r"device_map .*model\.reducer"):
+        load_pretrained_model(str(tmp_path), None, device="cpu", device_map=places)
+
+
+def test_a_checkpoint_from_before_advantages_were_remembered_still_loads(tiny_llava, tmp_path):
+    save(tiny_llava, tmp_path, *DPN)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights.pop("model.reducer.policy.advantage_moments")
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert not load(tmp_path)[1].model.reducer.policy.advantage_moments.any()

@@ -3,13 +3,13 @@
 import pytest
 import torch
 from packaging.version import Version
-from transformers import DynamicCache
+from transformers import DynamicCache, GenerationConfig
 from transformers import __version__ as transformers_version
 
 from dpn.cache import lengths
 from llava.model.generation import LOOKUP_SINCE
 from llava.model.reduction import expert_indices
-from tests.llava.model.prompts import PROMPTS, alone, make_batch, make_images
+from tests.llava.model.prompts import PROMPTS, WITH_ROUTER, alone, make_batch, make_images
 
 DPN = ("dpn", "layers=1,2,3", "min_tokens=0", "skip_below=0")
 ROUTES = expert_indices(
@@ -62,7 +62,7 @@ def test_a_second_turn_behind_a_returned_cache_equals_recomputing_the_dialogue(m
         new = torch.cat([first.sequences[:, -1:], TURN], dim=1)  # the last answer's id isn't in the cache
         second = generate(model, new, past_key_values=cache)
     else:
-        second = generate(model, dialogue, past_key_values=cache, **given)
+        second = generate(model, dialogue, past_key_values=cache, images=given["images"])
     assert torch.equal(second, greedy(model, row, dialogue, ids.shape[1], 6))
     assert lengths(cache) == [length + 1 + TURN.shape[1] + 5 for length in before]
 
@@ -177,6 +177,7 @@ def test_prompt_lookup_is_refused_where_transformers_would_lose_the_prompts_mask
     ("options", "message"),
     [
         ({"prefill_chunk_size": 4}, "doesn't take prefill_chunk_size"),
+        ({"guidance_scale": 1.5}, "doesn't take guidance_scale"),
         ({"inputs_embeds": torch.zeros(1, 2, 64)}, "doesn't take inputs_embeds"),
         ({"assistant_model": torch.nn.Linear(1, 1)}, "doesn't take assistant_model"),
         ({"output_hidden_states": True}, "output_hidden_states=True isn't served"),
@@ -197,12 +198,23 @@ def test_output_hidden_states_set_in_the_config_is_refused_too(model):
         generate(model, ids, **given)
 
 
-def test_routes_behind_a_filled_cache_are_refused_because_they_would_change_nothing(model):
-    ids, given = of_row(0)
+@pytest.mark.parametrize("late", ["routes", "a budget"])
+@pytest.mark.parametrize("behind", ["only the new ids", "the whole dialogue", "the whole text"])
+def test_routes_behind_a_filled_cache_are_refused_because_they_would_change_nothing(model, behind, late):
+    ids, given = (TURN, {"routes": ROUTES[:1]}) if behind == "the whole text" else of_row(0)
     first = generate(model, ids, **given, return_dict_in_generate=True)
     new = torch.cat([first.sequences[:, -1:], TURN], dim=1)
-    with pytest.raises(ValueError, match="routes or a budget behind a filled cache would change nothing"):
-        generate(model, new, past_key_values=first.past_key_values, routes=given["routes"])
+    if behind == "the whole text":
+        new = torch.cat([ids, first.sequences, TURN], dim=1)
+    elif behind == "the whole dialogue":
+        new = torch.cat([ids, first.sequences, TURN], dim=1)
+        given = {"images": given["images"]}
+    else:
+        given = {}
+    asked = {"routes": ROUTES[:1]} if late == "routes" else {"router_shift": torch.ones(1)}
+    given = {name: value for name, value in given.items() if name != "routes"} | asked
+    with pytest.raises(ValueError, match=rf"{late}.* behind a filled cache would change nothing"):
+        generate(model, new, past_key_values=first.past_key_values, **given)
 
 
 def test_caches_of_another_model_batch_or_dialogue_are_refused(model, tiny_llava):
@@ -219,7 +231,7 @@ def test_caches_of_another_model_batch_or_dialogue_are_refused(model, tiny_llava
     with pytest.raises(ValueError, match=r"attention_mask covers 8 tokens, the cache holds 26"):
         generate(model, new, attention_mask=torch.ones(1, 8), past_key_values=cache)
     with pytest.raises(ValueError, match=r"holds 26 tokens, but the dialogue has only 21"):
-        generate(model, ids, past_key_values=cache, **given)
+        generate(model, ids, past_key_values=cache, images=given["images"])
 
 
 def test_a_batch_whose_padding_moved_between_turns_is_refused(model):
@@ -231,14 +243,43 @@ def test_a_batch_whose_padding_moved_between_turns_is_refused(model):
     wider = torch.cat([mask, torch.ones(4, 10, dtype=torch.bool)], dim=1)
     wider[0, -2:] = False  # its second turn is shorter, so merging moves the whole row
     with pytest.raises(ValueError, match="are padded otherwise than those in past_key_values"):
-        generate(model, longer, attention_mask=wider, past_key_values=cache, **given)
+        generate(model, longer, attention_mask=wider, past_key_values=cache, images=batch["images"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"do_sample": True, "num_return_sequences": 4},
+        {"num_beams": 3, "num_return_sequences": 3},
+        {"suppress_tokens": [17]},
+        {"generation_config": GenerationConfig(suppress_tokens=[17])},
+    ],
+)
+def test_the_routing_token_is_never_answered(tiny_llava, options):
+    model = tiny_llava(*DPN, "preset=paper")[1].eval()
+    batch = make_batch(WITH_ROUTER)
+    given = {"images": batch["images"], "attention_mask": batch["attention_mask"]}
+    token = model.config.router_token_id
+    with torch.no_grad():  # where it may be answered, it always is; the next likely id is 17
+        model.model.norm.weight.zero_()
+        model.lm_head = torch.nn.Linear(64, len(model.lm_head.weight))
+        model.lm_head.bias[:] = 0
+        model.lm_head.bias[token], model.lm_head.bias[17], model.lm_head.bias[18] = 30, 20, 10
+    answers = generate(model, batch["input_ids"], **given, **options)
+    is_suppressed = "suppress_tokens" in options or "generation_config" in options
+    assert (answers == (18 if is_suppressed else 17)).any()
+    assert not (answers == token).any()
+    assert not is_suppressed or not (answers == 17).any()
 
 
 def test_routes_of_the_wrong_shape_or_without_a_reduction_are_refused(model, tiny_llava):
     ids, given = of_row(0)
-    for routes in (ROUTES[:2], ROUTES[:1, :2], ROUTES[:1] + 3):
+    for routes in (ROUTES[:2], ROUTES[:1, :2], ROUTES[:1] + 3, ROUTES[:1].float()):
         with pytest.raises(ValueError, match=r"routes must have the shape \(1, 3\), samples x DPE layers"):
             generate(model, ids, **{**given, "routes": routes})
+        with pytest.raises(ValueError, match=r"routes must have the shape \(1, 3\), samples x DPE layers"):
+            generate(model, TURN, routes=routes)
     with pytest.raises(ValueError, match=r"routes are given, but .* no reduction"):
         generate(tiny_llava()[1].eval(), ids, **given)
 

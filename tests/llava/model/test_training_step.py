@@ -90,3 +90,22 @@ def test_in_training_every_layer_and_the_head_see_no_row_more_than_the_routes_le
     per_layer = [int(counts.sum()) for counts in output.routing.token_counts]
     assert seen == [*per_layer, sum(ANSWERS)]
     assert per_layer[-1] < per_layer[0] == sum(len(ids) + 15 * count for ids, count in PROMPTS) + sum(ANSWERS)
+
+
+@pytest.mark.parametrize("objective", ["policy", "value"])
+def test_what_is_learned_from_consequences_is_logged_under_its_own_name(tiny_llava, objective):
+    model = tiny_llava(*DPN, f"preset={objective}")[1].train()
+    metrics = model(**batch_of([0, 1, 2, 3], PROMPTS)).metrics
+    assert {name for name in metrics if name.endswith("_loss")} == {
+        "language_loss",
+        "routing_loss",
+        f"{objective}_loss",
+    }
+    assert float(metrics[f"{objective}_loss"]) != 0
+
+
+def test_a_step_hands_on_what_the_policy_measured_of_its_advantages(tiny_llava):
+    model = tiny_llava(*DPN)[1].train()
+    output = model(**batch_of([0, 1, 2, 3], PROMPTS))
+    model.observe_step(output)
+    assert model.model.reducer.policy.advantage_moments[0].item() == 3  # one of the four has no image

@@ -8,6 +8,9 @@ import pytest
 from PIL import Image
 
 from llava.eval.chat import Decoding, load_assistant
+from llava.model.budgets import Budgets
+from llava.model.identity import checkpoint_digest
+from llava.model.reduction import BudgetTable
 from llava.serve import cli
 from tests.golden_data import case_folder, golden_root
 
@@ -157,3 +160,53 @@ def test_upstreams_flags_are_understood(monkeypatch, image):
 def test_what_is_wrong_ends_in_one_line(words, message):
     with pytest.raises(SystemExit, match=f"^llava.serve.cli: .*{message}"):
         cli.main(words)
+
+
+@pytest.fixture
+def calibrated(tiny_llava, tmp_path):
+    """Give the folder of a DPN checkpoint that can be asked for shares from 0.4 to 1."""
+    tokenizer, model, _ = tiny_llava("dpn", "layers=1,2,3", "min_tokens=0")
+    folder = tmp_path / "checkpoint"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    shares = {"visual": (1.0, 0.4), "full": (1.0, 0.7)}
+    Budgets(
+        table=BudgetTable((-1000.0, 1000.0), shares),
+        reduction=model.config.reduction,
+        checkpoint=checkpoint_digest(folder),
+        provenance={},
+    ).write(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("words", "num_pooled"),
+    [("--budget 0.4", 3), ("--budget 1.0", 0), ("--budget 0.7 --counting full", 3)],
+)
+def test_a_budget_holds_for_every_turn_of_a_dialogue(calibrated, image, monkeypatch, words, num_pooled):
+    outputs = []
+
+    def loaded(*given, **named):
+        found = load_assistant(*given, **named)
+        found.model.register_forward_hook(lambda *seen: outputs.append(seen[-1]))
+        return found
+
+    monkeypatch.setattr(cli, "load_assistant", loaded)
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{QUESTION}\nWhy?\n/exit\n"))
+    given = f"--model-path {calibrated} --image-file {image} --device cpu --temperature 0 --max-new-tokens 2"
+    cli.main([*given.split(), *words.split()])
+    prefills = [output.routing for output in outputs if output.routing is not None]
+    assert [routing.route_names(0).count("2x2") for routing in prefills] == [num_pooled] * 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--budget 0.1", "budget=0.1 .visual. is out of reach"),
+        ("--budget 0.5 --counting all", "counting must be one of visual, full, got 'all'"),
+        ("--budget 0.5 --reduction dpn eval_choice=random", "which eval_choice=random doesn't ask"),
+    ],
+)
+def test_a_budget_that_cannot_be_had_ends_in_one_line_before_the_first_question(calibrated, words, message):
+    with pytest.raises(SystemExit, match=f"^llava.serve.cli: .*{message}"):
+        cli.main(["--model-path", calibrated, "--device", "cpu", *words.split()])
