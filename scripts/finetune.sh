@@ -1,22 +1,24 @@
 #!/usr/bin/env bash
 # Stage 2: train language model and projector on instructions, from the projector of stage 1 (PROJECTOR=none: from
 # the one that BASE brings).
-# Any flag of `python -m llava.train` may follow and wins. PRESET=toy trains the small world on a CPU.
+# Any flag of `python -m llava.train` may follow and wins; --preflight_only and --estimate check and measure first.
+# PRESET=13b, a100-40g or 13b-a100-40g: another size, another GPU. PRESET=toy trains the small world on a CPU.
+# Several machines: HOSTFILE=..., or NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT (docs/training.md).
 #   OUTPUT=checkpoints/try1 scripts/finetune.sh --learning_rate 1e-5
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/lib.sh
 STAGE=${STAGE:-finetune} load_preset
 
-LAUNCHER=${LAUNCHER:-deepspeed}
-GPUS=${GPUS:-8}
+launch_settings
+SIZE=${SIZE:-7b}
 ZERO=${ZERO:-scripts/zero3.json}
-BASE=${BASE:-lmsys/vicuna-7b-v1.5}
+BASE=${BASE:-lmsys/vicuna-$SIZE-v1.5}
 VISION_TOWER=${VISION_TOWER:-openai/clip-vit-large-patch14-336}
-PROJECTOR=${PROJECTOR:-checkpoints/llava-v1.5-7b-pretrain/mm_projector.bin}
+PROJECTOR=${PROJECTOR:-checkpoints/llava-v1.5-$SIZE-pretrain/mm_projector.bin}
 DATA=${DATA:-playground/data/llava_v1_5_mix665k.json}
 IMAGES=${IMAGES:-playground/data}
-OUTPUT=${OUTPUT:-checkpoints/llava-v1.5-7b}
+OUTPUT=${OUTPUT:-checkpoints/llava-v1.5-$SIZE}
 GLOBAL_BATCH=${GLOBAL_BATCH:-128}
 BATCH=${BATCH:-16}
 ACCUMULATION=${ACCUMULATION:-$(accumulation)}

@@ -2,11 +2,13 @@
 # Stage 2 with LoRA: adapters of the language model and the whole projector learn. scripts/finetune.sh with LLaVA-1.5's
 # LoRA settings; same variables, same flags. The result needs its base: load_pretrained_model(OUTPUT, BASE, ...).
 #   scripts/finetune_lora.sh
-#   scripts/finetune_lora.sh --reduction dpn preset=paper layers=8,16,24
+# With a reduction: scripts/finetune_dpn_lora.sh.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/lib.sh
+STAGE=finetune_lora load_preset
 
-export OUTPUT=${OUTPUT:-checkpoints/llava-v1.5-7b-lora} LEARNING_RATE=${LEARNING_RATE:-2e-4}
+export OUTPUT=${OUTPUT:-checkpoints/llava-v1.5-${SIZE:-7b}-lora} LEARNING_RATE=${LEARNING_RATE:-2e-4}
 
 exec scripts/finetune.sh --lora_enable True --lora_r "${LORA_R:-128}" --lora_alpha "${LORA_ALPHA:-256}" \
     --mm_projector_lr "${PROJECTOR_LR:-2e-5}" "$@"

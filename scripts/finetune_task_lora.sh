@@ -4,8 +4,11 @@
 #   DATA=my_task.json IMAGES=my_images scripts/finetune_task_lora.sh
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/lib.sh
+STAGE=finetune_task_lora load_preset
 
-export BASE=${BASE:-liuhaotian/llava-v1.5-7b} PROJECTOR=${PROJECTOR:-none}
-export OUTPUT=${OUTPUT:-checkpoints/llava-v1.5-7b-task-lora}
+SIZE=${SIZE:-7b}
+export BASE=${BASE:-liuhaotian/llava-v1.5-$SIZE} PROJECTOR=${PROJECTOR:-none}
+export OUTPUT=${OUTPUT:-checkpoints/llava-v1.5-$SIZE-task-lora}
 
 exec scripts/finetune_lora.sh "$@"

@@ -4,7 +4,7 @@
 
 die() { echo "$0: $*" >&2; exit 1; }
 
-# load_preset: PRESET=toy reads scripts/presets/toy.env, which sets defaults other than the paper's for $STAGE.
+# load_preset: PRESET=13b reads scripts/presets/13b.env, which sets defaults other than the 7B recipe's for $STAGE.
 load_preset() {
     [[ -n ${PRESET:-} ]] || return 0
     local file="scripts/presets/$PRESET.env"
@@ -18,7 +18,7 @@ load_preset() {
 require() {
     local kind=$1 variable=$2 flag=$3 advice=$4
     local path=${!variable}
-    for word in "${@:5}"; do [[ $word == "$flag" || $word == "$flag="* ]] && return 0; done
+    for word in "${@:5}"; do [[ $word == "$flag" || $word == "$flag="* || $word == --estimate ]] && return 0; done
     test "$kind" "$path" || die "no $path: $advice, or set $variable"
 }
 
@@ -27,14 +27,56 @@ require_model() {
     [[ ${!1} =~ ^([A-Za-z0-9][A-Za-z0-9_.-]*/)?[A-Za-z0-9][A-Za-z0-9_.-]*$ && ! -d ${!1%%/*} ]] || require -d "$@"
 }
 
-# train ARGUMENTS...: run llava.train under LAUNCHER. DRY_RUN=1 prints the command instead.
+# launch_settings: how many machines (NNODES) and GPUs of each (GPUS) there are, and what starts their processes.
+# A HOSTFILE (lines "HOST slots=GPUS") names the machines for deepspeed, which reaches them by ssh. Without ssh, start
+# the same command on every machine with NODE_RANK, MASTER_ADDR and, under torchrun, NNODES.
+launch_settings() {
+    if [[ -n ${HOSTFILE:-} ]]; then
+        [[ -f $HOSTFILE ]] || die "no HOSTFILE=$HOSTFILE: write one line 'HOST slots=GPUS' for every machine"
+        local slots
+        slots=$(sed -n 's/^[^#]*[[:space:]]slots=\([0-9]\+\).*/\1/p' "$HOSTFILE" | sort -u)
+        [[ $slots =~ ^[0-9]+$ ]] || die "HOSTFILE=$HOSTFILE: every line must be 'HOST slots=GPUS', with the same GPUS"
+        NNODES=$(grep -c '^[^#]*[[:space:]]slots=' "$HOSTFILE") GPUS=$slots LAUNCHER=${LAUNCHER:-deepspeed}
+        [[ $LAUNCHER == deepspeed ]] || die "LAUNCHER=$LAUNCHER reads no HOSTFILE: leave one of the two out"
+    fi
+    NNODES=${NNODES:-1} GPUS=${GPUS:-8} MASTER_PORT=${MASTER_PORT:-29500}
+    if [[ -z ${LAUNCHER:-} ]]; then
+        if ((NNODES > 1)); then LAUNCHER=torchrun; else LAUNCHER=deepspeed; fi
+    fi
+    ((NNODES == 1)) && [[ -z ${NODE_RANK:-} ]] && return
+    if [[ $LAUNCHER == torchrun || -n ${NODE_RANK:-} ]]; then
+        [[ -n ${MASTER_ADDR:-} ]] || die "NNODES=$NNODES needs MASTER_ADDR, the address of the first machine"
+        [[ ${NODE_RANK:-} =~ ^[0-9]+$ && $NODE_RANK -lt $NNODES ]] ||
+            die "NODE_RANK=${NODE_RANK:-} must be this machine's number, from 0 to NNODES-1 = $((NNODES - 1))"
+    fi
+    [[ $LAUNCHER != deepspeed || -n ${HOSTFILE:-} ]] ||
+        die "LAUNCHER=deepspeed needs a HOSTFILE for NNODES=$NNODES; or use LAUNCHER=torchrun"
+}
+
+# train ARGUMENTS...: run llava.train under LAUNCHER. DRY_RUN=1 prints the command instead. With --estimate, one process
+# computes what all GPUs would need.
 train() {
-    local command
+    local command meeting=() word
+    for word in "$@"; do
+        [[ $word != --estimate ]] || { LAUNCHER=none && set -- --estimate_gpus $((NNODES * GPUS)) "$@"; }
+    done
+    [[ -z ${NODE_RANK:-} ]] ||
+        meeting=(--node_rank "$NODE_RANK" --master_addr "$MASTER_ADDR" --master_port "$MASTER_PORT")
     case $LAUNCHER in
         none) command=(python -m llava.train) ;;
-        deepspeed) command=(deepspeed --num_gpus "$GPUS" --module llava.train) ;;
-        torchrun) command=(torchrun --standalone --nproc_per_node "$GPUS" -m llava.train) ;;
-        torchrun\ *) read -ra command <<<"$LAUNCHER -m llava.train" ;;  # several machines: torchrun --nnodes 2 ...
+        deepspeed)
+            if [[ -n ${HOSTFILE:-} ]]; then
+                [[ -z ${NODE_RANK:-} ]] || meeting=(--no_ssh "${meeting[@]}")
+                command=(deepspeed --hostfile "$HOSTFILE" "${meeting[@]}" --module llava.train)
+            else
+                command=(deepspeed --num_gpus "$GPUS" --module llava.train)
+            fi
+            ;;
+        torchrun)
+            if ((NNODES > 1)); then meeting=(--nnodes "$NNODES" "${meeting[@]}"); else meeting=(--standalone); fi
+            command=(torchrun "${meeting[@]}" --nproc_per_node "$GPUS" -m llava.train)
+            ;;
+        torchrun\ *) read -ra command <<<"$LAUNCHER -m llava.train" ;; # with flags of your own
         *) die "LAUNCHER=$LAUNCHER is unknown: deepspeed, torchrun (with its flags, if any) or none" ;;
     esac
     [[ $ZERO == none ]] || command+=(--deepspeed "$ZERO")
@@ -44,8 +86,9 @@ train() {
 
 # accumulation: micro batches per step, so that GLOBAL_BATCH stays what it is on any number of GPUs.
 accumulation() {
-    local at_once=$((GPUS * BATCH))
-    ((GLOBAL_BATCH % at_once == 0)) ||
-        die "GLOBAL_BATCH=$GLOBAL_BATCH is no multiple of GPUS x BATCH = $GPUS x $BATCH = $at_once"
+    local gpus=$((NNODES * GPUS))
+    local at_once=$((gpus * BATCH))
+    ((at_once > 0 && GLOBAL_BATCH % at_once == 0)) ||
+        die "GLOBAL_BATCH=$GLOBAL_BATCH is no multiple of GPUS x BATCH = $gpus x $BATCH = $at_once"
     echo $((GLOBAL_BATCH / at_once))
 }

@@ -1,20 +1,21 @@
 #!/usr/bin/env bash
 # Stage 1: train the projector alone on image-caption pairs; writes mm_projector.bin for stage 2.
-# Any flag of `python -m llava.train` may follow and wins. PRESET=toy trains the small world on a CPU.
+# Any flag of `python -m llava.train` may follow and wins. PRESET=13b, a100-40g or 13b-a100-40g: another size, another
+# GPU. PRESET=toy trains the small world on a CPU. Several machines: as in scripts/finetune.sh.
 #   GPUS=4 scripts/pretrain.sh --num_train_epochs 2
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/lib.sh
 STAGE=pretrain load_preset
 
-LAUNCHER=${LAUNCHER:-deepspeed}
-GPUS=${GPUS:-8}
+launch_settings
+SIZE=${SIZE:-7b}
 ZERO=${ZERO:-scripts/zero2.json}
-BASE=${BASE:-lmsys/vicuna-7b-v1.5}
+BASE=${BASE:-lmsys/vicuna-$SIZE-v1.5}
 VISION_TOWER=${VISION_TOWER:-openai/clip-vit-large-patch14-336}
 DATA=${DATA:-playground/data/LLaVA-Pretrain/blip_laion_cc_sbu_558k.json}
 IMAGES=${IMAGES:-playground/data/LLaVA-Pretrain/images}
-OUTPUT=${OUTPUT:-checkpoints/llava-v1.5-7b-pretrain}
+OUTPUT=${OUTPUT:-checkpoints/llava-v1.5-$SIZE-pretrain}
 GLOBAL_BATCH=${GLOBAL_BATCH:-256}
 BATCH=${BATCH:-32}
 ACCUMULATION=${ACCUMULATION:-$(accumulation)}

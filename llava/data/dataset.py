@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from llava.constants import DEFAULT_IM_START_TOKEN
 from llava.conversation import SeparatorStyle, with_routing_token
 from llava.data.encode import encode_uncut, image_to_front, template_of, training_segments
+from llava.data.mixes import name_sources, source_of
 from llava.data.records import Record, raise_problems
 from llava.mm_utils import load_image, process_images
 
@@ -23,6 +24,8 @@ class Sample(TypedDict):
     """What the collator gets."""
 
     id: str
+    source: int
+    """Number of its source in `LlavaDataset.sources`."""
     input_ids: Tensor
     """(L,) int64 with IMAGE_TOKEN_INDEX in place of the image."""
     labels: Tensor
@@ -66,6 +69,8 @@ class LlavaDataset(Dataset[Sample]):
         self._check_routing_token(vocabulary)
         self.modality_lengths = [_modality_length(record) for record in records]
         """Words of each sample; negative for a text-only one, as the sampler expects."""
+        self.sources, self.source_numbers = name_sources([source_of(record) for record in records])
+        """Names of the sources that a log tells apart, and every sample's among them."""
 
     def __len__(self) -> int:
         return len(self.records)
@@ -92,7 +97,13 @@ class LlavaDataset(Dataset[Sample]):
             image = self._pixels(record)
         except ValueError as error:
             raise ValueError(f"{record.source}, sample {record.id}: {error}") from error
-        return {"id": record.id, "input_ids": encoded.input_ids, "labels": encoded.labels, "image": image}
+        return {
+            "id": record.id,
+            "source": self.source_numbers[index],
+            "input_ids": encoded.input_ids,
+            "labels": encoded.labels,
+            "image": image,
+        }
 
     def _pixels(self, record: Record) -> Tensor:
         """Return a record's pixels (3, H, W), or zeros of that shape."""

@@ -9,6 +9,9 @@ TEXT_ONLY = "text only"
 NUMBERED = "numbered folders"
 """Images like 00453/004539375.jpg, as the 558K captions have them."""
 
+SOURCES_SHOWN = 8
+"""Sources that a training log names."""
+
 MIXES: dict[str, dict[str, int]] = {
     "665k": {
         "coco": 364_100,
@@ -36,6 +39,21 @@ def source_of(record: Record) -> str:
 def count_sources(records: Sequence[Record]) -> Counter[str]:
     """Count the samples of every source."""
     return Counter(source_of(record) for record in records)
+
+
+def name_sources(names: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Give names of sources, and the number of every sample's; rare ones share the name `other`.
+
+    >>> name_sources(["coco", "gqa", "coco"])
+    (['coco', 'gqa'], [0, 1, 0])
+    """
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+    ranked = sorted(counts, key=lambda name: (-counts[name], name))
+    shown = ranked if len(ranked) <= SOURCES_SHOWN else [*ranked[: SOURCES_SHOWN - 1], "other"]
+    numbers = {name: min(place, len(shown) - 1) for place, name in enumerate(ranked)}
+    return shown, [numbers[name] for name in names]
 
 
 def likely_mix(counts: Counter[str]) -> str | None:

@@ -2,13 +2,18 @@
 
 import sys
 
+from llava.train import estimate
+from llava.train.arguments import asks_for_estimate
 from llava.train.train import prepare, run
 
 
 def main(argv: list[str]) -> None:
     """Train; what is wrong with flags, files or checkpoints ends in one line, not in a traceback."""
     try:
-        run(prepare(argv))
+        if asks_for_estimate(argv):
+            sys.stdout.write(f"{estimate.main(argv)}\n")
+        else:
+            run(prepare(argv))
     except ValueError as error:
         sys.exit(f"python -m llava.train: {_message(error)}")
 

@@ -12,6 +12,7 @@ import transformers
 from transformers import HfArgumentParser
 from transformers.utils.import_utils import is_torch_tf32_available
 
+from llava.train.cpu_ranks import connect
 from llava.train.legacy_flags import Flag, join_flags, require_known, split_flags, translate
 
 logger = logging.getLogger(__name__)
@@ -41,8 +42,11 @@ class ModelArguments:
     mm_vision_select_feature: str = _flag("patch", "patch, or cls_patch to keep the class token")
     attn_implementation: str | None = _flag(None, "eager, sdpa or flash_attention_2; unset: automatic")
     reduction: list[str] = field(
-        default_factory=lambda: ["none"],
-        metadata={"help": "METHOD [FIELD=VALUE ...], e.g. dpn preset=paper layers=8,16,24"},
+        default_factory=list,
+        metadata={
+            "help": "METHOD [FIELD=VALUE ...], e.g. dpn preset=paper layers=8,16,24; unset: none, or the "
+            "checkpoint's own"
+        },
     )
 
 
@@ -76,9 +80,19 @@ class TrainingArguments(transformers.TrainingArguments):
     lora_bias: str = _flag("none", "biases that learn beside the adapters: none, all or lora_only")
     use_cache: bool = _flag(True, "what config.json says for inference; training itself keeps no cache")
     group_by_modality_length: bool = _flag(False, "batches of one modality and of like length")
+    preflight_only: bool = _flag(False, "make all checks, a step of the longest batch included, and stop")
+    estimate: bool = _flag(False, "print the memory that every GPU needs, and stop; loads no weights")
+    estimate_gpus: int = _flag(
+        0, "for --estimate: GPUs of all machines; unset: this launch's, or this machine's"
+    )
 
     def __post_init__(self) -> None:
-        """Give the data order a seed of its own: unset, it would follow each rank's random state."""
+        """Give the data order a seed of its own: unset, it would follow each rank's random state.
+
+        Processes that train with DeepSpeed on CPUs are connected first.
+        """
+        if self.deepspeed and not torch.accelerator.is_available():
+            self.use_cpu, self.accelerator_config = True, connect(self.ddp_timeout)
         super().__post_init__()
         if self.data_seed is None:
             self.data_seed = self.seed
@@ -114,11 +128,23 @@ def parse(argv: Sequence[str]) -> Arguments:
     flags = translate(split_flags(argv))
     known = {option.lstrip("-").replace("-", "_") for option in parser._option_string_actions}
     require_known(flags, known)
+    zero = None
+    if _is_on(flags, "estimate"):  # nothing is started, so neither DeepSpeed nor a GPU has to be there
+        zero = next(
+            (flag.words[0] for flag in reversed(flags) if flag.name == "deepspeed" and flag.words), None
+        )
+        flags = [flag for flag in flags if flag.name != "deepspeed"]
     _require_output_dir(flags)
     _require_deepspeed(flags)
     words = join_flags(_fit_to_version(_fit_to_device(flags)))
     model, data, training = parser.parse_args_into_dataclasses(words, look_for_args_file=False)
+    training.deepspeed = zero if zero is not None else training.deepspeed
     return Arguments(model, data, training)
+
+
+def asks_for_estimate(argv: Sequence[str]) -> bool:
+    """Tell whether a command line only asks what its run would need."""
+    return _is_on(translate(split_flags(argv)), "estimate")
 
 
 def _require_output_dir(flags: list[Flag]) -> None:

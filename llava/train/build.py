@@ -13,7 +13,7 @@ from llava.model.llava_llama import LlavaLlamaForCausalLM
 from llava.model.loading import add_tokens, check_images, check_kernels, check_routing_row, load_weights
 from llava.model.parts import EMBEDDING, own_names, put_into
 from llava.model.projector import gathered, load_projector
-from llava.model.reduction import DpnConfig, from_dict
+from llava.model.reduction import DpnConfig, changed_fields, from_dict
 from llava.model.tokenizer import load_tokenizer
 from llava.model.vision_tower import vision_config
 
@@ -68,7 +68,7 @@ def build_for_training(  # noqa: PLR0913 - one argument per flag
         "freeze_mm_mlp_adapter": freeze_mm_mlp_adapter,
         "mm_projector_lr": mm_projector_lr,
     }
-    config, may_miss = _configure(model_name_or_path, fields, reduction, cache_dir)
+    config, may_miss = configure(model_name_or_path, fields, reduction, cache_dir)
     tokenizer = load_tokenizer(model_name_or_path, model_max_length=model_max_length, cache_dir=cache_dir)
     chosen = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
     options: dict[str, Any] = {"cache_dir": cache_dir, **chosen, **(quantization or {})}
@@ -93,10 +93,14 @@ def _prepare_new(model: LlavaLlamaForCausalLM, dtype: torch.dtype, projector: st
         _load_stage_one(model, Path(projector))
 
 
-def _configure(
+def configure(
     path: str, fields: Mapping[str, Any], reduction: DpnConfig | None, cache_dir: str | None
 ) -> tuple[LlavaConfig, list[str]]:
-    """Give the start's configuration with the flags' values, and the modules that its weights lack."""
+    """Give the start's configuration with the flags' values, and the modules that its weights lack.
+
+    Raises:
+        ValueError: flags that contradict the checkpoint, or ask for what isn't supported.
+    """
     config = read_config(path, cache_dir=cache_dir)
     is_llava, had_reduction = config.mm_vision_tower is not None, config.reduction is not None
     had_newline = is_llava and "unpad" in config.mm_patch_merge_type
@@ -106,10 +110,11 @@ def _configure(
             f"--mm_projector_type {fields['mm_projector_type']}; name the checkpoint's type"
         )
     if reduction is not None:
-        if had_reduction and from_dict(config.reduction) != reduction:  # pyright: ignore[reportArgumentType]
+        changed = changed_fields(from_dict(config.reduction), reduction) if config.reduction else []
+        if changed:
             raise ValueError(
-                f"{path} was trained with another reduction than the one asked for; leave --reduction out "
-                f"to continue with {config.reduction}"
+                f"{path} was trained with another reduction than the one asked for: {', '.join(changed)}; "
+                f"leave --reduction out to continue with the checkpoint's own"
             )
         config.reduction = reduction.to_dict()
     for name, value in fields.items():

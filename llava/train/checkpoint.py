@@ -141,6 +141,29 @@ def finish(checkpoint: Path, output_dir: Path, *, is_writer: bool) -> None:
                 shutil.copy(file, output_dir / file.name)
 
 
+def check_engine(checkpoint: Path, training: TrainingArguments) -> None:
+    """Refuse to go on from what another engine, or another number of DeepSpeed's ranks, has saved.
+
+    Raises:
+        ValueError: the optimizer's state in the checkpoint isn't readable for this run.
+    """
+    states = list(checkpoint.glob("global_step*/*_optim_states.pt"))  # one for each rank
+    is_split = any(checkpoint.glob("global_step*/zero_pp_*_model_states.pt"))
+    engine: Any = training
+    saved_with = (3 if is_split else 2) if states else 0
+    runs_with = (3 if engine.hf_deepspeed_config.is_zero3() else 2) if training.deepspeed else 0
+    if saved_with != runs_with:
+        raise ValueError(
+            f"{checkpoint} was saved {_engine(saved_with)}, but this run is {_engine(runs_with)}: go on as "
+            "it began, or choose another --output_dir"
+        )
+    if states and len(states) != training.world_size:
+        raise ValueError(
+            f"{checkpoint} was saved by {len(states)} ranks, but this run has {training.world_size}: "
+            "DeepSpeed goes on with the same number only; start as many, or choose another --output_dir"
+        )
+
+
 def rehearse_saving(model: PreTrainedModel, tokenizer: Any, output_dir: Path) -> None:
     """Save everything but the weights once, so that what can't be saved shows before the first step."""
     folder = Path(tempfile.mkdtemp(prefix=".rehearsal-", dir=output_dir))
@@ -165,6 +188,10 @@ def _stage_one(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 def _whole(parameter: nn.Parameter) -> Tensor:
     with gathered([parameter]):
         return parameter.detach().cpu().clone()
+
+
+def _engine(stage: int) -> str:
+    return f"with DeepSpeed ZeRO-{stage}" if stage else "without DeepSpeed"
 
 
 def _step(folder: Path) -> int | None:

@@ -1,7 +1,8 @@
 """LoRA training: adapters on the decoder's linear layers, saved in LLaVA's layout.
 
 adapter_config.json, adapter_model.safetensors    PEFT's own: the low-rank matrices
-non_lora_trainables.bin                           all else that learned: projector, reducer, chosen biases
+non_lora_trainables.bin                           all else that learned: projector, reducer with its running
+                                                  state, the routing token's embedding, chosen biases
 config.json                                       the whole model's configuration
 """
 
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import BitsAndBytesConfig
 
 from llava.model.quantization import KEPT_WHOLE
@@ -23,7 +24,8 @@ from llava.train.checkpoint import (
     replace_file,
     restore,
 )
-from llava.train.trainable import ADAPTER, LANGUAGE_MODEL, part_of
+from llava.train.routing_row import NAME, split_off
+from llava.train.trainable import ADAPTER, LANGUAGE_MODEL, REDUCER, ROUTING_TOKEN, part_of
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -36,7 +38,10 @@ INT8_THRESHOLD = 6.0
 
 
 def add_adapter(model: nn.Module, training: TrainingArguments) -> "PeftModel":
-    """Put a LoRA adapter on every linear layer of the decoder; the model's own modules are changed."""
+    """Put a LoRA adapter on every linear layer of the decoder; the model's own modules are changed.
+
+    Where a router reads a token, the token's embedding becomes a parameter of its own, which learns.
+    """
     from peft import LoraConfig, get_peft_model  # noqa: PLC0415 - an extra
 
     config = LoraConfig(
@@ -49,6 +54,10 @@ def add_adapter(model: nn.Module, training: TrainingArguments) -> "PeftModel":
         task_type="CAUSAL_LM",
     )
     is_float32 = training.deepspeed is None  # DeepSpeed wants one dtype and keeps float32 copies of its own
+    index = getattr(model.config, "router_token_id", None)
+    if index is not None:
+        embedding: Any = model.get_input_embeddings()  # pyright: ignore[reportCallIssue]
+        split_off(embedding, index, dtype=torch.float32 if is_float32 else None)
     return get_peft_model(model, config, autocast_adapter_dtype=is_float32)  # pyright: ignore[reportArgumentType, reportReturnType]
 
 
@@ -70,6 +79,7 @@ def save_adapter(model: Any, folder: Path, *, is_writer: bool) -> None:
         return
     adapter = {name: tensor for name, tensor in tensors.items() if part_of(name) == ADAPTER}
     others = {_file_name(name): tensor for name, tensor in tensors.items() if name not in adapter}
+    others = _with_row_in_place(others, model.config) | _running_state(model)
     model.save_pretrained(folder, state_dict=adapter, save_embedding_layers=False)
     config = copy.deepcopy(model.config)
     if hasattr(config, "quantization_config"):
@@ -86,7 +96,17 @@ def load_adapter(model: Any, folder: Path) -> None:
     """
     tensors = load_file(folder / ADAPTER_FILE)
     tensors |= torch.load(folder / NON_LORA_FILE, map_location="cpu", weights_only=True)
-    restore({_file_name(name): parameter for name, parameter in _saved(model)}, tensors, folder)
+    state = {name: tensors.pop(name) for name in _running_state(model) if name in tensors}
+    parameters = {_file_name(name): parameter for name, parameter in _saved(model)}
+    row = next((name for name in parameters if part_of(name) == ROUTING_TOKEN), None)
+    vocabulary = None if row is None else row.replace(f".{NAME}", ".weight")
+    if row is not None and vocabulary in tensors:
+        rows = tensors[vocabulary] if vocabulary in parameters else tensors.pop(vocabulary)
+        tensors[row] = rows[-1] if len(rows) == 1 else rows[model.config.router_token_id]
+    restore(parameters, tensors, folder)
+    buffers = dict(model.named_buffers())
+    for name, value in state.items():
+        buffers[name].copy_(value)
 
 
 def quantization(training: TrainingArguments, dtype: torch.dtype) -> dict[str, Any]:
@@ -113,6 +133,32 @@ def _saved(model: Any) -> list[tuple[str, nn.Parameter]]:
         for name, parameter in model.named_parameters()
         if parameter.requires_grad or (has_trained_rows and "embed_tokens." in name)
     ]
+
+
+def _with_row_in_place(tensors: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
+    """Write the routing token's row (D,) as the vocabulary's last row (1, D), or into the whole (V, D).
+
+    So it is stored as upstream stores new tokens, and whoever loads the file needs no word of `router_row`.
+    """
+    row = next((name for name in tensors if part_of(name) == ROUTING_TOKEN), None)
+    if row is None:
+        return tensors
+    value, vocabulary = tensors[row], row.replace(f".{NAME}", ".weight")
+    rest = {name: tensor for name, tensor in tensors.items() if name != row}
+    if vocabulary not in rest:
+        return {**rest, vocabulary: value[None]}
+    whole = rest[vocabulary].to(value.dtype)
+    whole[config.router_token_id] = value
+    return {**rest, vocabulary: whole}
+
+
+def _running_state(model: Any) -> dict[str, Tensor]:
+    """Copy the buffers of the reducer's objective, e.g. mu, under the names that parameters have."""
+    return {
+        name: buffer.detach().cpu().clone()
+        for name, buffer in model.named_buffers()
+        if part_of(name) == REDUCER
+    }
 
 
 def _file_name(name: str) -> str:

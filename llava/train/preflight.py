@@ -2,21 +2,36 @@
 
 import importlib.util
 import json
-import re
+import logging
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
-from llava.conversation import conv_templates
+from llava.constants import IGNORE_INDEX
+from llava.conversation import SeparatorStyle, conv_templates
+from llava.data.encode import encode_uncut, template_of, training_segments
+from llava.data.records import Record
+from llava.data.verify import spread
+from llava.model.reduction import DpnConfig
+from llava.model.tokenizer import load_tokenizer
 from llava.train.arguments import Arguments, DataArguments, ModelArguments, TrainingArguments
+from llava.train.asked_reduction import check_reduction
+from llava.train.estimate import describe, estimate
+from llava.train.footprint import readable
+from llava.train.sources import require_source
+from llava.train.space import check_space, needed_space
 
-HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
+logger = logging.getLogger(__name__)
+
 OLD_VERSIONS = ("v0", "v0.5")
 LORA_BIASES = ("none", "all", "lora_only")
 QUANT_TYPES = ("nf4", "fp4")
 REPORTER_EXTRAS = {"wandb": "wandb", "tensorboard": "train"}
+ENCODED = 32
+"""How many samples are encoded to compare tokenizer and template."""
 
 
 def check_arguments(arguments: Arguments, *, has_reduction: bool) -> None:
@@ -31,6 +46,71 @@ def check_arguments(arguments: Arguments, *, has_reduction: bool) -> None:
     require_writable(Path(training.output_dir or ""))
 
 
+def check_run(arguments: Arguments, reduction: DpnConfig | None, records: Sequence[Record]) -> None:
+    """Check what needs the base's small files but no weights: tokenizer and template, sizes, memory, disk.
+
+    Memory is an estimate and is logged; the others are demanded. One rank has to call it.
+
+    Raises:
+        ValueError: `--reduction` contradicts the base, the template doesn't go with the tokenizer, or the
+            disk can't take the checkpoints.
+    """
+    model, _, training = arguments
+    check_reduction(arguments, reduction)
+    tokenizer = load_tokenizer(str(model.model_name_or_path), cache_dir=training.cache_dir)
+    check_template(tokenizer, model.version, str(model.model_name_or_path), records)
+    found = estimate(arguments, reduction, records, world_size=training.world_size)
+    logger.info("%s", describe(found, arguments))
+    space = needed_space(found.counts, training, found.engine, len(records))
+    logger.info(
+        "disk: %d checkpoint(s) of %s at a time and a result of %s",
+        space.num_checkpoints,
+        readable(space.checkpoint),
+        readable(space.result),
+    )
+    check_space(space, Path(training.output_dir or ""), training.save_total_limit)
+
+
+def check_template(
+    tokenizer: PreTrainedTokenizerBase, version: str, source: str, records: Sequence[Record]
+) -> None:
+    """Demand that the tokenizer of the base has the template's end token, and that answers survive encoding.
+
+    Raises:
+        ValueError: the end of an answer falls into pieces, or what would be learned isn't what records say.
+    """
+    template = template_of(version)
+    is_special = template.sep_style in (SeparatorStyle.TWO, SeparatorStyle.LLAMA_2, SeparatorStyle.MPT)
+    end = template.sep if template.sep_style is SeparatorStyle.MPT else template.sep2
+    if is_special and end is not None:
+        pieces = tokenizer.tokenize(end)
+        if len(pieces) != 1:
+            raise ValueError(
+                f"--version {version} ends every answer with {end}, which the tokenizer of {source} takes "
+                f"for {len(pieces)} tokens {pieces} (its own end is {tokenizer.eos_token}): no answer would "
+                "learn to end; choose the --version that the base was made for, or another base"
+            )
+    tried = spread(records, ENCODED) if records else []
+    lost = [record.id for record in tried if not _is_learned_as_written(record, tokenizer, version)]
+    if len(lost) > len(tried) / 2:
+        raise ValueError(
+            f"the tokenizer of {source} doesn't give the answers back in {len(lost)} of {len(tried)} samples "
+            f"tried (first: {lost[0]}): its vocabulary isn't made for this text, or its files are incomplete"
+        )
+
+
+def _is_learned_as_written(record: Record, tokenizer: PreTrainedTokenizerBase, version: str) -> bool:
+    """Tell whether the supervised ids of a sample are its answers, spaces and end tokens aside."""
+    has_image = record.image is not None
+    encoded = encode_uncut(record.conversations, tokenizer, version=version, has_image=has_image)
+    pieces = training_segments(record.conversations, template_of(version), has_image=has_image)
+    written = "".join(piece.text for piece in pieces if piece.is_answer)
+    for token in tokenizer.all_special_tokens:
+        written = written.replace(str(token), "")
+    learned = tokenizer.decode(encoded.labels[encoded.labels != IGNORE_INDEX], skip_special_tokens=True)
+    return "".join(str(learned).split()) == "".join(written.split())
+
+
 def check_sharding(model: ModelArguments, training: TrainingArguments) -> None:
     """Refuse what would lose weights or settings without a word."""
     if training.fsdp and (training.lora_enable or model.tune_mm_mlp_adapter):
@@ -38,6 +118,11 @@ def check_sharding(model: ModelArguments, training: TrainingArguments) -> None:
     if not isinstance(training.deepspeed, str):
         return
     sections = json.loads(Path(training.deepspeed).read_text(encoding="utf-8"))
+    if training.bits < 16 and sections.get("zero_optimization", {}).get("stage") == 3:
+        raise ValueError(
+            f"--bits {training.bits} with --deepspeed {training.deepspeed}: ZeRO-3 can't split quantised "
+            "weights; use scripts/zero2.json, or no --deepspeed (ZERO=none in the scripts)"
+        )
     for name, loss in (
         ("optimizer", "--mm_projector_lr and the parameter groups"),
         ("scheduler", "--lr_scheduler_type"),
@@ -47,20 +132,6 @@ def check_sharding(model: ModelArguments, training: TrainingArguments) -> None:
                 f"--deepspeed {training.deepspeed}: its section {name!r} would replace {loss}; remove it "
                 "(scripts/zero3_offload.json is LLaVA's without these sections)"
             )
-
-
-def require_source(flag: str, value: str | None, what: str) -> None:
-    """Demand a directory with a config.json or, where no such directory can be meant, a hub id."""
-    if not value:
-        raise ValueError(f"--{flag} is missing: name {what} (a directory or a hub id)")
-    path = Path(value)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ValueError(f"--{flag} {value}: this folder holds no config.json, so it is not {what}")
-        return
-    is_path_like = not HUB_ID.fullmatch(value) or Path(path.parts[0]).is_dir()
-    if path.exists() or is_path_like:
-        raise ValueError(f"--{flag} {value}: no such folder; expected {what} (a directory or a hub id)")
 
 
 def require_writable(folder: Path) -> None:

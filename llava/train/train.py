@@ -16,11 +16,13 @@ from llava.data.dataset import LlavaDataset
 from llava.data.records import Record, read_records
 from llava.data.verify import quick_check
 from llava.model.reduction import from_dict, parse_reduction, routing_prompt
+from llava.train import saving
 from llava.train.arguments import Arguments, TrainingArguments, parse
 from llava.train.build import build_for_training
 from llava.train.checkpoint import (
     PROJECTOR_ONLY,
     PartialWeights,
+    check_engine,
     finish,
     is_finished,
     last_checkpoint,
@@ -28,10 +30,12 @@ from llava.train.checkpoint import (
 )
 from llava.train.fingerprint import claim, fingerprint
 from llava.train.legacy_flags import split_flags
+from llava.train.longest import longest_batch
 from llava.train.lora import ADAPTER_ONLY, add_adapter, quantization
-from llava.train.preflight import check_arguments
+from llava.train.preflight import check_arguments, check_run
 from llava.train.trainable import set_trainable
 from llava.train.trainer import LlavaTrainer
+from llava.train.trial import TrialEndedError, TrialStep
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +59,7 @@ def prepare(argv: Sequence[str]) -> Job:
     records = read_records(str(arguments.data.data_path))
     if arguments.training.process_index == 0:
         quick_check(records, arguments.data.image_folder, version=arguments.model.version)
+        check_run(arguments, reduction, records)
     return Job(arguments, reduction, records)
 
 
@@ -76,10 +81,14 @@ def run(job: Job) -> None:
     training = job.arguments.training
     output_dir = Path(training.output_dir or "")
     claim(output_dir, fingerprint(job.arguments, job.reduction), is_writer=training.should_save)
+    if training.should_save:
+        saving.clear(output_dir)
     resume = last_checkpoint(output_dir)
     if resume is not None and is_finished(resume, training):
         finish(resume, output_dir, is_writer=training.should_save)
         return
+    if resume is not None:
+        check_engine(resume, training)
     set_seed(training.seed)
     tokenizer, model, image_processor = _build(job)
     _remember_template(model.config, job.arguments.model.version)
@@ -98,10 +107,30 @@ def run(job: Job) -> None:
         processing_class=tokenizer,
         partial=_partial(job.arguments),
     )
+    trainer.add_callback(
+        TrialStep(trainer, _longest(dataset, model, training), stops=training.preflight_only)
+    )
     if resume is not None:
         logger.info("going on from %s", resume)
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    except TrialEndedError:
+        logger.info("all checks passed; nothing was trained (--preflight_only)")
+        return
     _save(trainer, output_dir)
+
+
+def _longest(dataset: LlavaDataset, model: Any, training: TrainingArguments) -> list[int]:
+    """Choose the micro batch that is tried before the first step."""
+    return longest_batch(
+        dataset.modality_lengths,
+        batch_size=training.train_batch_size,
+        num_chunks=training.world_size * training.gradient_accumulation_steps,
+        tokens_per_image=_tokens_per_image(model),
+        longest=training.model_max_length,
+        is_grouped=training.group_by_modality_length,
+        seed=training.data_seed or 0,
+    )
 
 
 def _partial(arguments: Arguments) -> PartialWeights | None:
@@ -182,8 +211,9 @@ def _build_dataset(job: Job, model: Any, tokenizer: Any, image_processor: Any) -
 
 def _save(trainer: LlavaTrainer, output_dir: Path) -> None:
     """Write the result: everything, or the part that was trained and config.json."""
-    trainer.save_model(str(output_dir))
-    trainer.save_state()  # last: its presence says that the folder is whole
+    with saving.refusing_half_saves(output_dir, is_writer=trainer.args.should_save):
+        trainer.save_model(str(output_dir))
+        trainer.save_state()  # last: its presence says that the folder is whole
     logger.info("saved %s", output_dir)
 
 

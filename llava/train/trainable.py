@@ -15,6 +15,7 @@ PROJECTOR = "projector"
 REDUCER = "reducer"
 ADAPTER = "LoRA adapter"
 IMAGE_NEWLINE = "image newline"
+ROUTING_TOKEN = "routing token"
 
 _PARTS = {
     "vision_tower.": VISION_TOWER,
@@ -22,6 +23,7 @@ _PARTS = {
     "reducer.": REDUCER,
     ".lora_": ADAPTER,
     "image_newline": IMAGE_NEWLINE,
+    ".router_row": ROUTING_TOKEN,
     "lm_head.": LANGUAGE_HEAD,
 }
 _ALWAYS_SHOWN = (VISION_TOWER, PROJECTOR, LANGUAGE_MODEL, LANGUAGE_HEAD, REDUCER)
@@ -33,7 +35,20 @@ def part_of(name: str) -> str:
 
 
 def set_trainable(model: nn.Module, arguments: ModelArguments, training: TrainingArguments) -> None:
-    """Decide which parts learn, and log the decision as a table.
+    """Decide which parts learn, as `choose_trainable` does, and log the decision as a table."""
+    counts = choose_trainable(model, arguments, training)
+    rows = [
+        f"{part:<16}{total:>16,}{trained:>16,}"
+        for part, (total, trained) in counts.items()
+        if total or part in _ALWAYS_SHOWN
+    ]
+    logger.info("%s", "\n".join([f"{'part':<16}{'parameters':>16}{'trained':>16}", *rows]))
+
+
+def choose_trainable(
+    model: nn.Module, arguments: ModelArguments, training: TrainingArguments
+) -> dict[str, list[int]]:
+    """Decide which parts learn; give their numbers of parameters, in all and trained.
 
     The decisions are LLaVA's (spec: trainable parameters): the tower never learns; stage 1 trains the
     projector alone (and the embeddings of image start and end tokens, if there are any); a frozen backbone
@@ -49,6 +64,7 @@ def set_trainable(model: nn.Module, arguments: ModelArguments, training: Trainin
         REDUCER: not only_projector,
         ADAPTER: has_adapter,
         IMAGE_NEWLINE: False,
+        ROUTING_TOKEN: not only_projector,
     }
     counts = {part: [0, 0] for part in learns}
     for name, parameter in model.named_parameters():
@@ -60,12 +76,7 @@ def set_trainable(model: nn.Module, arguments: ModelArguments, training: Trainin
         size = getattr(parameter, "ds_numel", parameter.numel())  # ZeRO-3 leaves 0 elements on each rank
         counts[part][0] += size
         counts[part][1] += size if parameter.requires_grad else 0
-    rows = [
-        f"{part:<16}{total:>16,}{trained:>16,}"
-        for part, (total, trained) in counts.items()
-        if total or part in _ALWAYS_SHOWN
-    ]
-    logger.info("%s", "\n".join([f"{'part':<16}{'parameters':>16}{'trained':>16}", *rows]))
+    return counts
 
 
 def _is_chosen_bias(name: str, lora_bias: str) -> bool:

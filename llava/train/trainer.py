@@ -13,8 +13,10 @@ from transformers.training_args import OptimizerNames
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.data.sampler import ModalityLengthSampler
+from llava.train import saving
 from llava.train.arguments import TrainingArguments
 from llava.train.checkpoint import PartialWeights
+from llava.train.routing_health import TrainingHealth
 from llava.train.trainable import PROJECTOR, REDUCER, VISION_TOWER, part_of
 
 logger = logging.getLogger(__name__)
@@ -86,13 +88,16 @@ class LlavaTrainer(Trainer):
     2. groups: projector and reducer may have learning rates of their own
     3. step: transformers' loss; then the model is told that a step's forward is over
     4. log: the means of the model's metrics since the last line
-    5. save: weights, whole or partial, beside transformers' optimizer, random and trainer state
+    5. save: weights, whole or partial, beside transformers' optimizer, random and trainer state and every
+       rank's routing state; a checkpoint gets its name when all of it is there (llava/train/saving.py)
     """
 
     def __init__(self, *args: Any, partial: PartialWeights | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.partial = partial
         self.metric_means = MetricMeans()
+        sources = getattr(self.train_dataset, "sources", ())
+        self.health = TrainingHealth(self.llava, sources=sources, device=self.args.device)
         # Trainer has just seeded all ranks alike; the routes they draw while training must not be the same.
         set_seed(self.args.seed + self.args.process_index)
 
@@ -183,18 +188,20 @@ class LlavaTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
         """Compute transformers' loss, collect the model's metrics, tell the model its step is over."""
+        sources = inputs.pop("sources", None)  # for the log, not for the model
         loss, output = super().compute_loss(
             model, inputs, return_outputs=True, num_items_in_batch=cast(Any, num_items_in_batch)
         )
         if model.training:
             self.llava.observe_step(output)
             self.metric_means.add(cast(Any, output).metrics or {})
+            self.health.add(inputs, output, sources)
         return (loss, output) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the means of the model's metrics to a line about training."""
+        """Add the means of the model's metrics, and what its routers do, to a line about training."""
         if "loss" in logs:
-            logs = {**logs, **self.metric_means.pop()}
+            logs = {**logs, **self.health.pop(self.metric_means.pop())}
         super().log(logs, start_time)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
@@ -206,6 +213,34 @@ class LlavaTrainer(Trainer):
                 f"the checkpoint to go on from belongs to another model: it lacks {missing} and has "
                 f"{unexpected} too many; choose another --output_dir to start afresh"
             )
+
+    def _get_output_dir(self, trial: Any) -> str:
+        """Name the folder that transformers writes checkpoints in; whole ones are moved to their place."""
+        return str(saving.unfinished(self._output_dir))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write a checkpoint where nobody looks for one, then rename it and remove old ones."""
+        with saving.refusing_half_saves(self._output_dir, is_writer=self.args.should_save):
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                saving.publish(f"checkpoint-{self.state.global_step}", self._output_dir)
+                saving.keep_newest(self._output_dir, self.args.save_total_limit)
+        self.accelerator.wait_for_everyone()
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        saving.save_buffers(self.llava, Path(output_dir), self.args.process_index)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Restore what training goes on with; the model's weights, also DeepSpeed's, are already there."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            saving.load_buffers(self.llava, Path(checkpoint), self.args.process_index)
+
+    @property
+    def _output_dir(self) -> Path:
+        return Path(self.args.output_dir or "")
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save all weights, or the part that is trained. Every rank must call it."""

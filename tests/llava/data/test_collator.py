@@ -16,6 +16,7 @@ def sample(ids, labels=None, shape=(3, 2, 2)):
     ids = torch.tensor(ids)
     return {
         "id": "s1",
+        "source": 0,
         "input_ids": ids,
         "labels": ids if labels is None else torch.tensor(labels),
         "image": torch.zeros(shape),

@@ -1,11 +1,12 @@
 import json
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import GenerationConfig
 
-from llava.train.checkpoint import last_checkpoint, rehearse_saving, save_projector
+from llava.train.checkpoint import check_engine, last_checkpoint, rehearse_saving, save_projector
 
 
 @pytest.fixture
@@ -57,6 +58,50 @@ def test_an_incomplete_checkpoint_is_passed_over_with_a_notice(make_checkpoint, 
     with caplog.at_level(logging.WARNING):
         assert last_checkpoint(tmp_path) == complete
     assert str(broken) in caplog.text
+
+
+@pytest.fixture
+def arguments():
+    """A function that gives what `check_engine` reads of the arguments: ZeRO stage (0: none) and ranks."""
+
+    def make(stage, ranks):
+        engine = SimpleNamespace(is_zero3=lambda: stage == 3)
+        deepspeed = "zero.json" if stage else None
+        return SimpleNamespace(deepspeed=deepspeed, hf_deepspeed_config=engine, world_size=ranks)
+
+    return make
+
+
+def write_engine_files(folder, stage, ranks):
+    if not stage:
+        return folder
+    inner = folder / "global_step1"
+    inner.mkdir()
+    for rank in range(ranks):
+        (inner / f"bf16_zero_pp_rank_{rank}_mp_rank_00_optim_states.pt").touch()
+        if stage == 3:
+            (inner / f"zero_pp_rank_{rank}_mp_rank_00_model_states.pt").touch()
+    if stage == 2:
+        (inner / "mp_rank_00_model_states.pt").touch()
+    return folder
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_the_engine_and_the_ranks_that_saved_a_checkpoint_may_go_on(stage, arguments, make_checkpoint):
+    check_engine(write_engine_files(make_checkpoint(1), stage, 2), arguments(stage, 2))
+
+
+@pytest.mark.parametrize(("before", "now"), [(0, 2), (0, 3), (2, 0), (3, 0), (2, 3), (3, 2)])
+def test_another_engines_checkpoint_is_refused(before, now, arguments, make_checkpoint):
+    folder = write_engine_files(make_checkpoint(1), before, 2)
+    names = {0: "without DeepSpeed", 2: "with DeepSpeed ZeRO-2", 3: "with DeepSpeed ZeRO-3"}
+    with pytest.raises(ValueError, match=f"was saved {names[before]}, but this run is {names[now]}"):
+        check_engine(folder, arguments(now, 2))
+
+
+def test_another_number_of_deepspeeds_ranks_is_refused(arguments, make_checkpoint):
+    with pytest.raises(ValueError, match="was saved by 2 ranks, but this run has 4"):
+        check_engine(write_engine_files(make_checkpoint(1), 3, 2), arguments(3, 4))
 
 
 def test_a_stray_folder_is_no_checkpoint(tmp_path):

@@ -8,9 +8,11 @@ from safetensors.torch import load_file
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from llava.model.builder import load_pretrained_model
+from llava.model.merge_lora import main as merge
 from llava.train.arguments import ModelArguments, TrainingArguments
-from llava.train.lora import add_adapter, quantization, target_names
-from llava.train.train import prepare, run
+from llava.train.lora import add_adapter, load_adapter, quantization, target_names
+from llava.train.routing_row import split_off
+from llava.train.train import _build, prepare, run
 from llava.train.trainable import set_trainable
 
 LORA = ["--lora_enable", "True", "--lora_r", "4", "--lora_alpha", "8", "--mm_projector_lr", "1e-4"]
@@ -20,6 +22,9 @@ LINEAR_LAYERS = {
     *(f"self_attn.{name}_proj" for name in "qkvo"),
     *(f"mlp.{name}_proj" for name in ("gate", "up", "down")),
 }
+
+
+EMBEDDING = "base_model.model.model.embed_tokens.weight"
 
 
 def read(folder):
@@ -67,7 +72,7 @@ def test_projector_and_reducer_are_saved_whole_beside_the_adapter(trained, dense
     assert read(dense)[1].keys() == projector
     others = read(trained)[1].keys()
     assert projector < others
-    assert all(".reducer." in name for name in others - projector)
+    assert {name for name in others - projector if ".reducer." not in name} == {EMBEDDING}
 
 
 def test_a_lora_directory_holds_the_models_config_and_no_base_weights(trained):
@@ -125,7 +130,8 @@ def test_the_loaded_model_is_the_base_with_the_product_of_the_adapter_added(trai
         expected = base[f"{name}.weight"] + 8 / 4 * high @ low
         assert torch.allclose(model.get_submodule(name).weight, expected, atol=1e-6)
     for name, tensor in others.items():
-        assert torch.equal(model.state_dict()[name.removeprefix("base_model.model.")], tensor), name
+        there = model.state_dict()[name.removeprefix("base_model.model.")]
+        assert torch.equal(there[-1:] if name == EMBEDDING else there, tensor), name
 
 
 def test_adapters_stay_off_a_loaded_tower_whose_layers_have_the_decoders_names(tiny_llava):
@@ -179,3 +185,73 @@ def test_eight_bits_have_upstreams_threshold(tmp_path):
     training = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, bits=8)
     config = quantization(training, torch.float16)["quantization_config"]
     assert (config.load_in_8bit, config.load_in_4bit, config.llm_int8_threshold) == (True, False, 6.0)
+
+
+def test_the_routing_tokens_embedding_learns_and_no_others(trained, world):
+    row, earlier = (read(folder)[1][EMBEDDING] for folder in (trained, trained / "checkpoint-1"))
+    assert row.shape == (1, 32)
+    before = load_file(world / "base" / "model.safetensors")["model.embed_tokens.weight"]
+    assert not torch.equal(row, earlier)
+    assert not torch.allclose(earlier[0], before.mean(0))  # what it began as
+    _, model, _, _ = load_pretrained_model(
+        str(trained), str(world / "base"), "llava-lora", device="cpu", device_map=None
+    )
+    assert torch.equal(model.model.embed_tokens.weight[:-1], before)
+
+
+POLICY = ["--reduction", "dpn", "preset=policy", "layers=1,2", "budget=0.3", "mu_step=0.5"]
+
+
+@pytest.mark.parametrize("reduction", [DPN, POLICY, [*DPN, "--mm_use_im_start_end", "True"]])
+def test_in_training_loaded_and_merged_a_model_predicts_the_same(reduction, world, command, tmp_path):
+    words = command(tmp_path / "lora", *LORA, *reduction)
+    run(prepare(words))
+    job = prepare(words)
+    _, base, _ = _build(job)
+    adapted = add_adapter(base, job.arguments.training)
+    set_trainable(adapted, job.arguments.model, job.arguments.training)
+    load_adapter(adapted, tmp_path / "lora")
+    where = {"device": "cpu", "device_map": None}
+    _, loaded, _, _ = load_pretrained_model(
+        str(tmp_path / "lora"), str(world / "base"), "llava-lora", **where
+    )
+    words = ["--model-path", tmp_path / "lora", "--model-base", world / "base", "--dtype", "float32"]
+    merge([*map(str, words), "--save-model-path", str(tmp_path / "merged")])
+    _, merged, _, _ = load_pretrained_model(str(tmp_path / "merged"), None, "llava", **where)
+    token = loaded.config.router_token_id
+    tail = [] if token is None else [token]
+    ids = torch.tensor([[1, -200, 5, 6, *tail, 7]])
+    pixels = torch.randn(1, 3, 32, 32)
+    first, *others = (
+        model.eval().float()(input_ids=ids, images=pixels).logits.detach() for model in (base, loaded, merged)
+    )
+    assert all(torch.allclose(first, logits, atol=1e-4) for logits in others)
+
+
+def test_the_policys_running_state_is_in_the_result(command, tmp_path, world):
+    run(prepare(command(tmp_path, *LORA, *POLICY)))
+    saved = read(tmp_path)[1]
+    mu = saved["base_model.model.model.reducer.policy.mu"]
+    assert mu != 0.5  # where it began
+    assert saved["base_model.model.model.reducer.policy.num_observed"] > 0
+    assert "base_model.model.model.reducer.policy.value.weight" in saved
+    _, model, _, _ = load_pretrained_model(
+        str(tmp_path), str(world / "base"), "llava-lora", device="cpu", device_map=None
+    )
+    assert model.model.reducer.policy.mu == mu
+
+
+def test_only_the_tokens_embedding_is_replaced():
+    embedding = torch.nn.Embedding(5, 3)
+    embedding.weight.requires_grad_(False)
+    split_off(embedding, 4)
+    with torch.no_grad():
+        embedding.router_row += 1
+    ids = torch.tensor([[4, 0], [1, 4]])
+    out = embedding(ids)
+    assert torch.equal(out[0, 0], embedding.weight[4] + 1)
+    assert torch.equal(out[0, 1], embedding.weight[0])
+    out.sum().backward()
+    assert torch.equal(embedding.router_row.grad, torch.full((3,), 2.0))
+    embedding(ids[:1, 1:]).sum().backward()  # a batch without the token still reaches it, with zeros
+    assert torch.equal(embedding.router_row.grad, torch.full((3,), 2.0))

@@ -5,13 +5,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from llava.model.tokenizer import load_tokenizer
 from llava.train.arguments import Arguments, DataArguments, ModelArguments, TrainingArguments
 from llava.train.preflight import (
     check_arguments,
     check_sharding,
+    check_template,
     require_source,
     require_writable,
 )
+from llava.train.train import prepare
 
 CLASSES = {"model": ModelArguments, "data": DataArguments, "training": TrainingArguments}
 
@@ -113,7 +116,7 @@ def test_quantised_training_without_a_gpu_is_refused(given, monkeypatch):
 )
 def test_a_deepspeed_file_that_replaces_flags_is_refused(section, loss, tmp_path):
     (tmp_path / "zero.json").write_text(json.dumps({section: {"type": "any"}}))
-    training = SimpleNamespace(deepspeed=str(tmp_path / "zero.json"), fsdp=None)
+    training = SimpleNamespace(deepspeed=str(tmp_path / "zero.json"), fsdp=None, bits=16)
     with pytest.raises(ValueError, match=f"its section '{section}' would replace {loss}; remove it"):
         check_sharding(ModelArguments(), training)
 
@@ -152,3 +155,27 @@ def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"--output_dir .*/file/out cannot be written to"):
         require_writable(tmp_path / "file" / "out")
+
+
+def test_a_template_whose_end_the_tokenizer_does_not_know_is_refused(command, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"--version mpt ends every answer with <\|im_end\|>, which the tokenizer"
+    ):
+        prepare(command(tmp_path, "--version", "mpt"))
+
+
+def test_a_tokenizer_that_loses_the_answers_is_refused(world, command, tmp_path):
+    records = prepare(command(tmp_path)).records
+    tokenizer = load_tokenizer(str(world / "base"))
+    check_template(tokenizer, "v1", "base", records)
+    tokenizer.decode = lambda *_, **__: "something else"
+    with pytest.raises(ValueError, match=r"the tokenizer of base doesn't give the answers back in 12 of 12"):
+        check_template(tokenizer, "v1", "base", records)
+
+
+def test_quantised_weights_under_zero_3_are_refused():
+    training = SimpleNamespace(deepspeed="scripts/zero3.json", fsdp=None, bits=4)
+    with pytest.raises(
+        ValueError, match=r"--bits 4 with .*zero3\.json: ZeRO-3 can't split quantised weights"
+    ):
+        check_sharding(ModelArguments(), training)

@@ -57,11 +57,7 @@ def test_what_all_recipes_say_is_understood(recipe):
     assert (model.mm_projector_type, model.mm_vision_select_layer) == ("mlp2x_gelu", -2)
     assert (model.mm_use_im_start_end, model.mm_use_im_patch_token) == (False, False)
     assert (model.mm_vision_select_feature, model.mm_patch_merge_type) == ("patch", "flat")
-    assert (model.freeze_backbone, training.freeze_mm_mlp_adapter, model.reduction) == (
-        False,
-        False,
-        ["none"],
-    )
+    assert (model.freeze_backbone, training.freeze_mm_mlp_adapter, model.reduction) == (False, False, [])
     assert data.image_folder.startswith("./playground/data")
     assert (training.bf16, training.num_train_epochs, training.max_steps) == (True, 1, -1)
     assert (training.per_device_eval_batch_size, training.gradient_accumulation_steps) == (4, 1)

@@ -1,0 +1,176 @@
+"""What the training scripts start: several machines, sizes and GPUs, and the batch that stays."""
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from llava.train.arguments import parse
+
+ROOT = Path(__file__).parent.parent
+
+
+def start(script, *arguments, **variables):
+    inherited = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME"}}
+    command = ["bash", str(ROOT / script), *arguments]
+    return subprocess.run(command, env=inherited | variables, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    """Stand-ins for what a training script demands, as variables."""
+    (tmp_path / "images").mkdir()
+    for name in ("data.json", "mm_projector.bin"):
+        (tmp_path / name).touch()
+    paths = {"DATA": "data.json", "IMAGES": "images", "PROJECTOR": "mm_projector.bin", "OUTPUT": "out"}
+    return {name: str(tmp_path / path) for name, path in paths.items()} | {"DRY_RUN": "1"}
+
+
+def words_of(script, **variables):
+    result = start(script, **variables)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()
+
+
+def after(words, flag):
+    return words[words.index(flag) + 1]
+
+
+def test_torchrun_joins_machines_and_the_global_batch_stays(inputs):
+    meeting = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "node0", "MASTER_PORT": "1234"}
+    words = words_of("scripts/finetune_dpn.sh", BATCH="8", **meeting, **inputs)
+    expected = ["torchrun", "--nnodes", "2", "--node_rank", "1", "--master_addr", "node0"]
+    expected += ["--master_port", "1234", "--nproc_per_node", "8", "-m", "llava.train"]
+    assert words[: len(expected)] == expected
+    assert after(words, "--gradient_accumulation_steps") == "1"  # 2 machines x 8 GPUs x 8
+
+
+@pytest.fixture
+def hostfile(tmp_path):
+    path = tmp_path / "hosts"
+    path.write_text("# machines\nnode0 slots=4\nnode1 slots=4\n")
+    return str(path)
+
+
+def test_a_hostfile_is_given_to_deepspeed_which_reaches_the_machines(hostfile, inputs):
+    words = words_of("scripts/finetune_dpn.sh", HOSTFILE=hostfile, **inputs)
+    assert words[:5] == ["deepspeed", "--hostfile", hostfile, "--module", "llava.train"]
+    assert after(words, "--gradient_accumulation_steps") == "1"  # 2 x 4 GPUs x 16
+
+
+def test_without_ssh_every_machine_is_told_its_number(hostfile, inputs):
+    meeting = {"NODE_RANK": "0", "MASTER_ADDR": "node0"}
+    words = words_of("scripts/finetune.sh", HOSTFILE=hostfile, **meeting, **inputs)
+    expected = ["deepspeed", "--hostfile", hostfile, "--no_ssh", "--node_rank", "0"]
+    assert words[: len(expected)] == expected
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"NNODES": "2", "NODE_RANK": "0"}, "NNODES=2 needs MASTER_ADDR"),
+        (
+            {"NNODES": "2", "MASTER_ADDR": "a"},
+            "NODE_RANK= must be this machine's number, from 0 to NNODES-1 = 1",
+        ),
+        ({"NNODES": "2", "MASTER_ADDR": "a", "NODE_RANK": "2"}, "NODE_RANK=2 must be this machine's number"),
+        ({"NNODES": "2", "LAUNCHER": "deepspeed"}, "LAUNCHER=deepspeed needs a HOSTFILE for NNODES=2"),
+        ({"HOSTFILE": "/no/hosts"}, "no HOSTFILE=/no/hosts: write one line"),
+        (
+            {"NNODES": "3", "MASTER_ADDR": "a", "NODE_RANK": "0"},
+            "no multiple of GPUS x BATCH = 24 x 16 = 384",
+        ),
+    ],
+)
+def test_a_launch_that_cannot_work_is_refused(variables, message, inputs):
+    result = start("scripts/finetune_dpn.sh", **variables, **inputs)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("text", ["node0\n", "node0 slots=4\nnode1 slots=8\n"])
+def test_a_hostfile_that_leaves_the_number_of_gpus_open_is_refused(text, tmp_path, inputs):
+    (tmp_path / "hosts").write_text(text)
+    result = start("scripts/finetune_dpn.sh", HOSTFILE=str(tmp_path / "hosts"), **inputs)
+    assert "every line must be 'HOST slots=GPUS', with the same GPUS" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("preset", "script", "batch", "accumulation"),
+    [
+        ("13b", "finetune_dpn", 16, 1),
+        ("a100-40g", "finetune_dpn", 8, 2),
+        ("13b-a100-40g", "finetune_dpn", 4, 4),
+        ("13b-a100-40g", "finetune_dpn_lora", 4, 4),
+        ("13b-a100-40g", "finetune_lora", 4, 4),
+        ("13b-a100-40g", "pretrain", 8, 4),
+        ("a100-40g", "pretrain", 16, 2),
+    ],
+)
+def test_a_preset_changes_the_micro_batch_and_not_the_global_one(preset, script, batch, accumulation, inputs):
+    del inputs["OUTPUT"]
+    words = words_of(f"scripts/{script}.sh", PRESET=preset, **inputs)
+    assert after(words, "--per_device_train_batch_size") == str(batch)
+    assert after(words, "--gradient_accumulation_steps") == str(accumulation)
+    size = "13b" if "13b" in preset else "7b"
+    assert after(words, "--model_name_or_path") == f"lmsys/vicuna-{size}-v1.5"
+    assert size in after(words, "--output_dir")
+    if "dpn" in script:
+        assert ("layers=10,20,30" if size == "13b" else "layers=8,16,24") in words
+
+
+def test_the_projector_of_stage_one_is_the_one_of_the_same_size():
+    result = start("scripts/finetune.sh", PRESET="13b", DRY_RUN="1")
+    assert "no checkpoints/llava-v1.5-13b-pretrain/mm_projector.bin" in result.stderr
+
+
+def test_a_task_goes_on_from_the_checkpoint_of_its_size(inputs):
+    del inputs["PROJECTOR"]
+    words = words_of("scripts/finetune_task_lora.sh", PRESET="13b", **inputs)
+    assert after(words, "--model_name_or_path") == "liuhaotian/llava-v1.5-13b"
+
+
+def test_routers_keep_their_rate_under_lora_in_every_preset(inputs):
+    policy = words_of("scripts/finetune_dpn_lora.sh", DPN_PRESET="policy", **inputs)
+    assert "router_lr_scale=0.4" in policy  # 4 at a tenth of the rate
+    own = words_of("scripts/finetune_dpn_lora.sh", ROUTER_LR_SCALE="2", **inputs)
+    assert "router_lr_scale=2" in own
+
+
+def test_slurm_starts_one_torchrun_per_machine(tmp_path, inputs):
+    tools = {
+        "scontrol": "echo node7; echo node8",
+        "srun": 'shift; for SLURM_NODEID in 0 1; do export SLURM_NODEID; "$@"; done',
+    }
+    for name, body in tools.items():
+        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
+        (tmp_path / name).chmod((tmp_path / name).stat().st_mode | stat.S_IXUSR)
+    slurm = {"SLURM_SUBMIT_DIR": str(ROOT), "SLURM_JOB_NODELIST": "node[7-8]", "SLURM_JOB_ID": "123"}
+    slurm |= {
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_GPUS_ON_NODE": "4",
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+    }
+    result = start("scripts/slurm/finetune_dpn.sbatch", "--seed", "7", **slurm, **inputs)
+    assert result.returncode == 0, result.stderr
+    words = result.stdout.splitlines()
+    starts = [place for place, word in enumerate(words) if word == "torchrun"]
+    for rank, place in enumerate(starts):
+        expected = f"torchrun --nnodes 2 --node_rank {rank} --master_addr node7 --master_port 20123"
+        assert words[place : place + 11] == [*expected.split(), "--nproc_per_node", "4"]
+    assert len(starts) == 2
+    assert words.count("--seed") == 4  # the script's, and the user's last
+    _, _, training = parse(words[starts[1] + 15 :])
+    assert training.seed == 7
+
+
+def test_an_estimate_is_one_process_that_is_told_of_all_gpus_and_needs_no_data(tmp_path):
+    meeting = {"NNODES": "2", "NODE_RANK": "0", "MASTER_ADDR": "node0", "BATCH": "8"}
+    result = start("scripts/finetune_dpn.sh", "--estimate", "True", DRY_RUN="1", **meeting)
+    words = result.stdout.splitlines()
+    assert words[:3] == ["python", "-m", "llava.train"], result.stderr
+    assert after(words, "--estimate_gpus") == "16"
+    assert after(words, "--deepspeed") == "scripts/zero3.json"
