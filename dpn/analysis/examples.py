@@ -25,10 +25,15 @@ def choose_examples(run: Run, per_grade: int = 2) -> list[dict[str, Any]]:
     """Pick answers evenly spread over each grade, right or wrong as they come."""
     chosen = []
     for grade in grades([run]) or [None]:
-        members = [row for row in run.answers if row["route"] and row.get("grade") == grade]
+        members = [row for row in run.answers if _is_shown(row) and row.get("grade") == grade]
         step = max(1, len(members) // per_grade)
         chosen += members[step // 2 :: step][:per_grade]
     return chosen
+
+
+def _is_shown(row: dict[str, Any]) -> bool:
+    """Say whether an answer has a route and an image file."""
+    return bool(row["route"]) and row["image"] is not None
 
 
 def stage_grids(num_tokens: int, route: Sequence[str]) -> list[tuple[int, int]]:

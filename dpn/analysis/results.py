@@ -2,11 +2,15 @@
 
 import json
 import math
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+_POINTS = {"mme": 20.0}
+"""What a benchmark's points are divided by in means over benchmarks, as in the paper's Table 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +24,11 @@ class Result:
     def accuracy(self) -> float:
         """The metric papers report, in percent."""
         return self.scores["metrics"][self.scores["headline"]]
+
+    @property
+    def percent(self) -> float:
+        """The same, or a share of it where it is in points."""
+        return self.accuracy / _POINTS.get(self.scores.get("benchmark", ""), 1.0)
 
     @property
     def standard_error(self) -> float:
@@ -56,7 +65,7 @@ class Run:
     @property
     def accuracy(self) -> float:
         """Mean over benchmarks, each counted once."""
-        return mean(result.accuracy for result in self.results.values())
+        return mean(result.percent for result in self.results.values())
 
     @property
     def standard_error(self) -> float:
@@ -136,7 +145,15 @@ def _load_run(word: str) -> Run:
         raise ValueError(
             f"{folder}: no <benchmark>/scores.json in it; expected the --output_dir of llava.eval"
         )
-    results = {path.parent.name: Result(scores=_read(path), answers=_read_answers(path)) for path in files}
+    results: dict[str, Result] = {}
+    for path in files:
+        scores = _read(path)
+        if "not_scored" in scores:
+            sys.stderr.write(f"{path}: left out, not scored: {scores['not_scored']}\n")
+        else:
+            results[path.parent.name] = Result(scores=scores, answers=_read_answers(path))
+    if not results:
+        raise ValueError(f"{folder}: none of its {len(files)} benchmarks is scored; there is nothing to show")
     return Run(name if equals else folder.name, results)
 
 

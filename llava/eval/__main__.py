@@ -9,12 +9,14 @@ import sys
 from collections.abc import Sequence
 
 from llava.eval.arguments import EvalArguments, parse
+from llava.eval.export import export_answers
 from llava.eval.preflight import plan_run
 from llava.eval.ranks import Ranks
+from llava.eval.reading import AnswersFile
 from llava.eval.report import build_scores
 from llava.eval.runner import Plan, Session, answer_all
-from llava.eval.score import write_json
 from llava.eval.session import load_session
+from llava.eval.writing import write_json
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -37,14 +39,21 @@ def run(arguments: EvalArguments) -> None:
 
 
 def evaluate(plan: Plan, session: Session, ranks: Ranks, arguments: EvalArguments) -> None:
-    """Answer on every rank; the first rank then merges, scores and prints."""
+    """Answer on every rank; the first rank then merges, scores, exports and prints."""
     answer_all(plan, session, ranks)
     ranks.wait()
     if ranks.rank == 0:
         rows = plan.files.merge(plan.benchmark, plan.questions)
         scores = build_scores(plan, session, rows, arguments.label_suffix())
         write_json(plan.files.folder / "scores.json", scores)
-        print(json.dumps({scores["protocol"]: scores["metrics"][scores["headline"]]}))
+        if "not_scored" in scores:
+            print(f"{scores['protocol']}: not scored: {scores['not_scored']}")
+        else:
+            print(json.dumps({scores["protocol"]: scores["metrics"][scores["headline"]]}))
+        if plan.benchmark.submission and arguments.max_samples is None:
+            answers = AnswersFile(plan.files.merged, rows)
+            output = plan.files.folder / plan.benchmark.submission
+            print("\n".join(export_answers(plan.benchmark, plan.data_root, answers, output)))
     ranks.wait()
 
 

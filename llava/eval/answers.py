@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llava.eval.benchmark import Benchmark, Question, place_rows
-from llava.eval.score import write_json
+from llava.eval.writing import write_json
 
 
 class AnswerFiles(NamedTuple):
@@ -38,7 +38,7 @@ class AnswerFiles(NamedTuple):
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.own.open("a").close()
-            before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            before = self.fingerprint()
             if before != fingerprint and self.read():
                 _refuse(path, before, fingerprint)
             if self.rank == 0:
@@ -47,6 +47,11 @@ class AnswerFiles(NamedTuple):
             raise ValueError(
                 f"can't write answers to {self.folder} ({error.strerror}); choose another --output_dir"
             ) from error
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what `claim` wrote down; {} before it."""
+        path = self.folder / "run.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     def read(self) -> list[dict[str, Any]]:
         """Return every whole answer line there is; a torn last line (a killed rank) is left out."""

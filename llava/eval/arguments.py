@@ -55,7 +55,14 @@ class EvalArguments(ModelArguments):
         "mean share of the dense FLOPs, e.g. 0.4; needs python -m llava.eval.calibrate (docs/budgets.md)",
     )
     counting: str = flag("visual", "what the budget counts: visual (Eq. 8, visual tokens only) or full")
-    max_samples: int | None = flag(None, "only the first N questions (it becomes part of the label)")
+    max_samples: int | None = field(
+        default=None,
+        metadata={
+            "help": "only the first N questions (it becomes part of the label); --limit is the same",
+            "aliases": ["--limit"],
+        },
+    )
+    split: str | None = flag(None, "vqav2, vizwiz: val or test; unset: what is in the data folder")
     max_new_tokens: int | None = flag(None, "longest answer; unset: the benchmark's own")
     temperature: float = flag(0.0, "0: greedy; above: sampled (it becomes part of the label)")
     top_p: float | None = flag(None, "nucleus of a sampled answer")
@@ -80,15 +87,8 @@ class EvalArguments(ModelArguments):
     def generation(self, max_new_tokens: int) -> dict[str, Any]:
         """Return the keywords for `generate`: greedy unless asked otherwise."""
         budget = {} if self.budget is None else {"budget": self.budget, "counting": self.counting}
-        sampling = {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p}
-        given = {name: value for name, value in sampling.items() if value is not None}
-        return {
-            "max_new_tokens": self.max_new_tokens or max_new_tokens,
-            "num_beams": self.num_beams,
-            "use_cache": True,
-            **budget,
-            **(given if self.temperature > 0 else {"do_sample": False}),
-        }
+        length = self.max_new_tokens or max_new_tokens
+        return decoding(length, self.temperature, self.top_p, self.num_beams) | budget
 
     def label_suffix(self) -> str:
         """Return what these flags add to every protocol label."""
@@ -98,6 +98,18 @@ class EvalArguments(ModelArguments):
             f"beams_{self.num_beams}": self.num_beams > 1,
         }
         return "".join(f"+{mark}" for mark, applies in marks.items() if applies)
+
+
+def decoding(max_new_tokens: int, temperature: float, top_p: float | None, num_beams: int) -> dict[str, Any]:
+    """Return the keywords for `generate`; those of sampling only where the temperature is above 0."""
+    sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p}
+    given = {name: value for name, value in sampling.items() if value is not None}
+    return {
+        "max_new_tokens": max_new_tokens,
+        "num_beams": num_beams,
+        "use_cache": True,
+        **(given if temperature > 0 else {"do_sample": False}),
+    }
 
 
 def parse(words: Sequence[str] | None = None) -> EvalArguments:

@@ -158,6 +158,7 @@ def walk(batch: Batch, session: Session) -> list[Steps]:
     Every question has a shift of its own, and stays where it is once it has no other route left.
     """
     model, size = session.model, len(batch.positions)
+    assert batch.images is not None  # collect_questions leaves out questions without an image
     images = images_to_device(batch.images, session)
     ids, mask = batch.input_ids.to(session.device), batch.attention_mask.to(session.device)
     spliced = model.splice(ids, mask, None, images, batch.image_sizes, "left")

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.eval.benchmark import Question, read_json
+from llava.eval.benchmark import Question
+from llava.eval.reading import read_json
 from llava.eval.score import find_benchmark
 
 
@@ -33,7 +34,8 @@ def collect_questions(sources: Sources) -> tuple[list[Question], int]:
     else:
         assert sources.image_folder is not None
         found, skipped = training_questions(Path(sources.data), Path(sources.image_folder))
-    absent = [question for question in found if not question.image.is_file()]
+    found = [question for question in found if question.image is not None]
+    absent = [question for question in found if image_is_missing(question)]
     if absent:
         raise ValueError(
             f"{len(absent)} of {len(found)} images are missing, for example {absent[0].image} "
@@ -63,8 +65,20 @@ def training_questions(path: Path, image_folder: Path) -> tuple[list[Question], 
 
 def questions_digest(questions: Sequence[Question]) -> str:
     """Identify what was asked, in its order."""
-    asked = json.dumps([[str(question.id), question.text, question.image.name] for question in questions])
+    asked = json.dumps([[str(question.id), question.text, _image_name(question)] for question in questions])
     return hashlib.sha256(asked.encode()).hexdigest()[:16]
+
+
+def image_is_missing(question: Question) -> bool:
+    """Say whether a question's image file isn't there; images inside the question file always are."""
+    return isinstance(question.image, Path) and not question.image.is_file()
+
+
+def _image_name(question: Question) -> str | None:
+    """Name a question's image file, or the bytes that hold it; None without an image."""
+    if isinstance(question.image, bytes):
+        return hashlib.sha256(question.image).hexdigest()[:16]
+    return question.image.name if isinstance(question.image, Path) else None
 
 
 def _first_question(sample: Any) -> str | None:

@@ -40,7 +40,9 @@ class Decoding:
     num_beams: int = 1
     max_new_tokens: int = 512
     budget: float | None = None
-    """Mean share of the dense visual FLOPs, for a calibrated checkpoint (docs/budgets.md)."""
+    """Mean share of the dense FLOPs, for a calibrated checkpoint (docs/budgets.md)."""
+    counting: str = "visual"
+    """What the budget counts."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < math.inf:
@@ -56,7 +58,7 @@ class Decoding:
         sampling = {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p}
         given = {name: value for name, value in sampling.items() if value is not None}
         chosen = given if self.temperature > 0 else {"do_sample": False}
-        budget = {} if self.budget is None else {"budget": self.budget}
+        budget = {} if self.budget is None else {"budget": self.budget, "counting": self.counting}
         return {**chosen, **budget, "num_beams": self.num_beams, "max_new_tokens": self.max_new_tokens}
 
 

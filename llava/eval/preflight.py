@@ -6,16 +6,16 @@ from pathlib import Path
 from llava.conversation import conv_templates
 from llava.eval.answers import AnswerFiles
 from llava.eval.arguments import EvalArguments, ModelArguments
-from llava.eval.benchmark import Benchmark, Question, read_json
-from llava.eval.calibration_questions import questions_digest
+from llava.eval.benchmark import Benchmark, Question
+from llava.eval.calibration_questions import image_is_missing, questions_digest
 from llava.eval.ranks import Ranks
 from llava.eval.runner import Plan
 from llava.eval.score import find_benchmark
+from llava.model.assemble import source_config
 from llava.model.budgets import Budgets, shift_for
+from llava.model.files import ADAPTER_FILE, PROJECTOR_FILE, find_source
 from llava.model.identity import WEIGHTS, checkpoint_digest
 from llava.model.reduction import reduction_at_inference
-
-_PROJECTOR = "mm_projector.bin"
 
 
 def plan_run(arguments: EvalArguments, ranks: Ranks) -> list[Plan]:
@@ -40,6 +40,8 @@ def plan_run(arguments: EvalArguments, ranks: Ranks) -> list[Plan]:
     if shift is not None:
         identity["router_shift"] = shift
     benchmarks = [find_benchmark(name) for name in arguments.benchmarks]
+    if arguments.split is not None:
+        benchmarks = [benchmark.of_split(arguments.split) for benchmark in benchmarks]
     return [_plan(benchmark, arguments, ranks, identity) for benchmark in benchmarks]
 
 
@@ -63,13 +65,13 @@ def checkpoint_hash(model_path: str, flag: str = "--model_path") -> str:
 def require_weights(arguments: ModelArguments) -> None:
     """Refuse local directories without weights, and a stage-1 directory without its base model."""
     path, base = Path(arguments.model_path), arguments.model_base
-    has_projector = (path / _PROJECTOR).is_file()
+    has_projector = (path / PROJECTOR_FILE).is_file()
     if base is not None:
         if Path(base).is_dir() and not _has_weights(Path(base)):
             raise ValueError(f"--model_base {base}: no weights; expected a language model directory")
-        if path.is_dir() and not has_projector:
+        if path.is_dir() and not has_projector and not (path / ADAPTER_FILE).is_file():
             raise ValueError(
-                f"--model_path {path}: no {_PROJECTOR}, so nothing to add to --model_base {base}; "
+                f"--model_path {path}: no {PROJECTOR_FILE}, so nothing to add to --model_base {base}; "
                 "leave --model_base out for a full checkpoint"
             )
     elif path.is_dir() and not _has_weights(path):
@@ -83,7 +85,7 @@ def require_weights(arguments: ModelArguments) -> None:
 
 def _has_weights(folder: Path) -> bool:
     found = {file.name for pattern in WEIGHTS for file in folder.glob(pattern)}
-    return bool(found - {_PROJECTOR, "training_args.bin"})
+    return bool(found - {PROJECTOR_FILE, "training_args.bin"})
 
 
 def _require_reduction(arguments: EvalArguments) -> float | None:
@@ -92,15 +94,14 @@ def _require_reduction(arguments: EvalArguments) -> float | None:
     Returns:
         the shift of its router that the budget stands for, where there is one.
     """
-    path = Path(arguments.model_path) / "config.json"
-    if path.is_file():
-        config = read_json(path, "a checkpoint's config.json")
-        reduction = reduction_at_inference(
-            config.get("reduction"), arguments.reduction, config["num_hidden_layers"]
-        )
-        if arguments.budget is not None:
-            return shift_for(Budgets.read(path.parent), reduction, arguments.budget, arguments.counting)
-    return None
+    folder = Path(arguments.model_path)
+    if not folder.is_dir():
+        return None
+    config = source_config(find_source(arguments.model_path, arguments.model_base))
+    reduction = reduction_at_inference(config.reduction, arguments.reduction, config.num_hidden_layers)
+    if arguments.budget is None:
+        return None
+    return shift_for(Budgets.read(folder), reduction, arguments.budget, arguments.counting)
 
 
 def _plan(
@@ -137,7 +138,7 @@ def _plan(
 
 
 def _require_images(benchmark: Benchmark, questions: Sequence[Question]) -> None:
-    absent = [question for question in questions if not question.image.is_file()]
+    absent = [question for question in questions if image_is_missing(question)]
     if absent:
         raise ValueError(
             f"{benchmark.name}: {len(absent)} of {len(questions)} images are missing, for example "

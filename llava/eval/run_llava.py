@@ -20,7 +20,7 @@ from llava.eval.chat import Decoding, load_assistant, read_image
 
 @dataclass
 class RunArguments:
-    """Upstream's flags, plus budget, device, dtype and reduction. Flags may be spelled with - or _."""
+    """Upstream's flags, and budget, counting, device, dtype and reduction, spelled with - or _."""
 
     model_path: str = flag("", "checkpoint directory or hub id")
     image_file: str = flag("", "a path or address, or several joined by --sep")
@@ -32,7 +32,8 @@ class RunArguments:
     top_p: float | None = flag(None, "nucleus of a sampled answer")
     num_beams: int = flag(1, "beams")
     max_new_tokens: int = flag(512, "longest answer in tokens")
-    budget: float | None = flag(None, "share of the dense visual FLOPs, for a calibrated checkpoint")
+    budget: float | None = flag(None, "mean share of the dense FLOPs, for a calibrated checkpoint")
+    counting: str = flag("visual", "what the budget counts: visual (Eq. 8, visual tokens only) or full")
     device: str = flag("auto", "auto: the GPU where there is one, else the CPU")
     dtype: str = flag("auto", "auto (float16 on a GPU, float32 on a CPU), float32, float16 or bfloat16")
     reduction: list[str] | None = field(
@@ -53,7 +54,7 @@ def eval_model(args: Any) -> str:
     Args:
         args: an object with upstream's attributes `model_path`, `model_base`, `query`, `conv_mode`,
             `image_file`, `sep`, `temperature`, `top_p`, `num_beams`, `max_new_tokens`; `model_name` is
-            ignored, `budget`, `device`, `dtype` and `reduction` may be there.
+            ignored, `budget`, `counting`, `device`, `dtype` and `reduction` may be there.
 
     Raises:
         ValueError: an image can't be read, there is another number of places for images than images, or the
@@ -71,7 +72,8 @@ def eval_model(args: Any) -> str:
         top_p=args.top_p,
         num_beams=args.num_beams,
         max_new_tokens=args.max_new_tokens,
-        budget=getattr(args, "budget", None),  # upstream's callers don't have this one, nor the last three
+        budget=getattr(args, "budget", None),  # upstream's callers have neither this one nor those below
+        counting=getattr(args, "counting", "visual"),
     )
     assistant = load_assistant(
         args.model_path,

@@ -13,7 +13,7 @@ from llava.eval.runner import Session
 from llava.mm_utils import get_model_name_from_path
 from llava.model.builder import load_pretrained_model
 from llava.model.reduction import from_dict, routing_prompt
-from llava.model.report import flops_ratios
+from llava.model.report import flops
 
 DEFAULT_TEMPLATE = "vicuna_v1"
 """Template of LLaVA-1.5 checkpoints, which don't say theirs."""
@@ -45,7 +45,7 @@ def load_session(arguments: ModelArguments, ranks: Ranks, words: Sequence[str] |
             routing=cast("tuple[str, Placement] | None", routing),
             use_start_end=model.config.mm_use_im_start_end,
         ),
-        flops_ratios=flops_ratios,
+        flops=flops,
         model_id=model_id,
         device=device,
         dtype=dtype,

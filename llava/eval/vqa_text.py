@@ -1,7 +1,8 @@
 """Answer normalisation and soft accuracy of the VQA family (TextVQA, VQAv2, VizWiz).
 
 `normalize_answer` is the EvalAI processor: VQAv2 and VizWiz answers pass through it before submission,
-TextVQA answers before scoring. `normalize_official` is that chain without its first step: the VQA server's.
+TextVQA answers before scoring. `normalize_official` is that chain without its first step: the VQA server's,
+and `official_accuracy` is what that server gives for one answer.
 """
 
 import re
@@ -14,7 +15,7 @@ _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eigh
 _NUMBER_WORDS = {"none": "0"} | {word: str(value) for value, word in enumerate(_NUMBERS)}
 _ARTICLES = frozenset({"a", "an", "the"})
 _PUNCTUATION = tuple(';/[]"{}()=+\\_-><@`,?!')
-_COMMA_IN_NUMBER = re.compile(r"\d,+\d")
+_COMMA_IN_NUMBER = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")
 _MAX_PERIODS_REMOVED = 32  # the original passes a flag constant (re.UNICODE) where the count belongs
 
@@ -57,8 +58,7 @@ def normalize_answer(text: str) -> str:
 
 def normalize_official(text: str) -> str:
     """Return the official VQA evaluator's form: white space, punctuation, numbers, articles, contractions."""
-    flat = text.strip().replace("\n", " ").replace("\t", " ").strip()
-    words = (_NUMBER_WORDS.get(word, word) for word in _strip_punctuation(flat).lower().split())
+    words = (_NUMBER_WORDS.get(word, word) for word in _strip_punctuation(_flat(text)).lower().split())
     return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 
 
@@ -75,6 +75,25 @@ def soft_accuracy(prediction: str, answers: Sequence[str]) -> float:
     own_left_out = matches * min(1.0, (matches - 1) / 3)
     another_left_out = (ANSWERS_PER_QUESTION - matches) * min(1.0, matches / 3)
     return (own_left_out + another_left_out) / ANSWERS_PER_QUESTION
+
+
+def official_accuracy(prediction: str, answers: Sequence[str]) -> float:
+    """Score one answer as the official VQA evaluator does, in [0, 1].
+
+    It is the mean over annotators of min(1, matches among the others / 3). Texts are normalised only where
+    the annotators disagree: with one voice they are compared as they are, capitals included.
+    """
+    if not answers:
+        raise ValueError("expected at least one reference answer, got none")
+    given, references = _flat(prediction), [_flat(answer) for answer in answers]
+    if len(set(references)) > 1:
+        given, references = normalize_official(given), [normalize_official(text) for text in references]
+    matches = [reference == given for reference in references]
+    return sum(min(1.0, (sum(matches) - own) / 3) for own in matches) / len(matches)
+
+
+def _flat(text: str) -> str:
+    return text.strip().replace("\n", " ").replace("\t", " ").strip()
 
 
 def _strip_punctuation(text: str) -> str:

@@ -1,5 +1,6 @@
 """Boards with their image files: one numbered scene per image, each from its own random stream."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -34,12 +35,22 @@ def draw_boards(
     name: str,
     draw: Callable[[Generator], Scene] = random_scene,
 ) -> list[Board]:
-    """Write `count` images named by the pattern `name` (as in "n%06d.png") and return their boards."""
-    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    """Write `count` images named by the pattern `name` (as in "n%06d.png") and return their boards.
+
+    They are PNG files whatever the name says: benchmarks name files .jpg, and images are opened by content.
+    """
     boards = []
     for index in range(count):
         rng = stream(seed, part, index)
         board = Board(draw(rng), name % index)
-        render(board.scene, rng).save(folder / board.path)
+        (folder / board.path).parent.mkdir(parents=True, exist_ok=True)
+        render(board.scene, rng).save(folder / board.path, format="PNG")
         boards.append(board)
     return boards
+
+
+def board_bytes(scene: Scene, rng: Generator) -> bytes:
+    """Draw a board as the bytes of a PNG file, for benchmarks that hold their images in one file."""
+    buffer = io.BytesIO()
+    render(scene, rng).save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from numpy.random import Generator
 
-from llava.toy.benchmarks import write_gqa, write_pope, write_textvqa
+from llava.toy.benchmarks import QUICKSTART, SMALL
 from llava.toy.boards import draw_boards, stream
 from llava.toy.photos import write_photos
 from llava.toy.records import Record, caption_records, instruction_records
@@ -31,7 +31,9 @@ class Sizes:
     stage2: int = 12000
     """Records for stage 2."""
     evaluation: int = 600
-    """Questions per benchmark."""
+    """Questions per benchmark of the quickstart: GQA, POPE and TextVQA."""
+    small: int = 30
+    """Questions per further benchmark, about."""
 
     def __post_init__(self) -> None:
         for field, value in vars(self).items():
@@ -52,9 +54,10 @@ def generate(output: Path, *, seed: int, sizes: Sizes, photos: bool = False) -> 
     copy_models(output)
     write_stage1(output, seed=seed, sizes=sizes)
     write_stage2(output, seed=seed, sizes=sizes)
-    write_gqa(output / "eval" / "gqa", seed=seed, count=sizes.evaluation)
-    write_pope(output / "eval" / "pope", seed=seed, count=sizes.evaluation)
-    write_textvqa(output / "eval" / "textvqa", seed=seed, count=sizes.evaluation)
+    for folder, write in QUICKSTART.items():
+        write(output / "eval" / folder, seed=seed, count=sizes.evaluation)
+    for folder, write in SMALL.items():
+        write(output / "eval" / folder, seed=seed, count=sizes.small)
     if photos:
         write_photos(output / "photos")
 

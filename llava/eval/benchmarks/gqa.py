@@ -1,36 +1,43 @@
 """GQA testdev-balanced: one-phrase answers compared as exact strings, split by question type."""
 
+import json
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.eval.benchmark import (
-    SHORT_ANSWER,
-    Question,
-    extra_keys,
-    percent,
-    read_json,
-    read_question_lines,
-)
+from llava.eval.benchmark import SHORT_ANSWER, Answer, Benchmark, Question, percent
+from llava.eval.reading import AnswersFile, extra_keys, read_json, read_question_lines, require_fields
+from llava.eval.writing import write_text
 
-_REQUIRED = ("question", "imageId", "answer", "isBalanced", "types", "semantic", "groups")
+_FIELDS = {
+    "question": str,
+    "imageId": str,
+    "answer": str,
+    "isBalanced": bool,
+    "types": dict,
+    "semantic": list,
+    "groups": dict,
+}
 _NOT_A_STEP = ("exist", "query: name", "choose name")
 
 
-class Gqa:
+class Gqa(Benchmark):
     """GQA in the layout of LLaVA's eval.zip; works from the official question file alone as well."""
 
-    name = "gqa"
+    name = folder = "gqa"
     max_new_tokens = 128
     headline = "accuracy"
+    published: Mapping[str, float] = {"llava-1.5-7b": 62.0, "dpn-llava-7b": 63.2}
+    published_protocol = "gqa_testdev_balanced"
+    submission = "testdev_balanced_predictions.json"
 
-    def protocol(self, prompts: Sequence[str]) -> str:
+    def protocol(self, questions: Sequence[Question], prompts: Sequence[str]) -> str:
         return "gqa_testdev_balanced"
 
     def questions(self, root: Path) -> list[Question]:
         """Read the JSONL where there is one (it sets order and wording), else the official questions."""
-        folder = root / self.name
+        folder = root / self.folder
         official = _official_questions(folder / "data" / "testdev_balanced_questions.json")
         listed = folder / "llava_gqa_testdev_balanced.jsonl"
         if not listed.exists():
@@ -57,19 +64,13 @@ class Gqa:
             for line in lines
         ]
 
-    def references(self, root: Path) -> list[Question]:
-        return self.questions(root)
-
-    def key(self, question_id: str | int, prompt: str) -> Hashable:
-        return str(question_id)
-
     def gold_text(self, question: Question) -> str:
         return question.gold["answer"]
 
     def correctness(self, question: Question, answer: str) -> float:
         return float(predicted(answer) == question.gold["answer"])
 
-    def score(self, questions: Sequence[Question], answers: Sequence[str]) -> dict[str, float]:
+    def score(self, questions: Sequence[Question], answers: Sequence[Answer]) -> dict[str, float]:
         """Score the balanced questions: overall, binary and open, and per type as the official script."""
         by_split: dict[str, list[float]] = {"accuracy": [], "binary": [], "open": []}
         groups: dict[str, tuple[Counter[str], Counter[str]]] = defaultdict(lambda: (Counter(), Counter()))
@@ -77,13 +78,21 @@ class Gqa:
             if not question.gold["isBalanced"]:
                 continue
             for split in _splits(question.gold):
-                by_split.setdefault(split, []).append(self.correctness(question, answer))
-            if (group := question.gold["groups"]["global"]) is not None:
+                by_split.setdefault(split, []).append(self.correctness(question, answer.text))
+            if (group := question.gold["groups"].get("global")) is not None:
                 expected, given = groups[group]
                 expected[question.gold["answer"]] += 1
-                given[predicted(answer)] += 1
+                given[predicted(answer.text)] += 1
         metrics = {split: percent(values) for split, values in by_split.items()}
         return metrics | {"distribution": _distribution(groups)}
+
+    def export(self, root: Path, answers: AnswersFile, output: Path) -> str:
+        """Write [{questionId, prediction}], one for every answer line, as the official script reads it."""
+        entries = [
+            {"questionId": row["question_id"], "prediction": predicted(row["text"])} for row in answers.rows
+        ]
+        write_text(output, json.dumps(entries))
+        return f"{len(entries)} predictions for GQA's official eval.py"
 
 
 def predicted(answer: str) -> str:
@@ -124,9 +133,14 @@ def _official_questions(path: Path) -> dict[str, dict[str, Any]]:
     if not isinstance(questions, dict) or not questions:
         raise ValueError(f"{path}: expected an object {{question id: question}} with at least one question")
     for question_id, entry in questions.items():
-        absent = [key for key in _REQUIRED if key not in entry]
-        if absent:
-            raise ValueError(f"{path}: question {question_id} has no {', '.join(absent)}")
+        where = f"{path}: question {question_id}"
+        require_fields(entry, where, _FIELDS)
+        require_fields(entry["types"], f"{where}: types", {"structural": str, "semantic": str})
+        for step in entry["semantic"]:
+            require_fields(step, f"{where}: a step of semantic", {"operation": str, "argument": object})
+        group = entry["groups"].get("global")
+        if not (group is None or isinstance(group, str)):
+            raise ValueError(f"{where}: groups: global is {group!r}; expected a string or null")
     return questions
 
 

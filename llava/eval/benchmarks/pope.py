@@ -1,26 +1,33 @@
 """POPE: is an object in the image? Yes or no, over three ways of choosing the absent objects."""
 
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.eval.benchmark import Question, extra_keys, read_json_lines, read_question_lines
+from llava.eval.benchmark import Answer, Benchmark, Question
+from llava.eval.reading import extra_keys, read_json_lines, read_question_lines
+
+_SPLITS = {"adversarial", "popular", "random"}
 
 
-class Pope:
+class Pope(Benchmark):
     """POPE in the layout of LLaVA's eval.zip; the reported number is the mean F1 of the splits."""
 
-    name = "pope"
+    name = folder = "pope"
     max_new_tokens = 128
     headline = "f1"
+    published: Mapping[str, float] = {"llava-1.5-7b": 85.9, "dpn-llava-7b": 87.7}
+    published_protocol = "pope_mean_f1"
 
-    def protocol(self, prompts: Sequence[str]) -> str:
-        return "pope_mean_f1"
+    def protocol(self, questions: Sequence[Question], prompts: Sequence[str]) -> str:
+        """Say whether `f1` is the mean of all three splits, and of which ones where it isn't."""
+        splits = {question.category for question in questions}
+        return "pope_mean_f1" if splits == _SPLITS else "pope_f1_" + "_".join(sorted(splits))
 
     def questions(self, root: Path) -> list[Question]:
         """Read the question file and the label file of each split it names."""
-        folder = root / self.name
+        folder = root / self.folder
         path = folder / "llava_pope_test.jsonl"
         by_category: dict[str, list[dict[str, Any]]] = defaultdict(list)
         lines = read_question_lines(path)
@@ -42,23 +49,21 @@ class Pope:
             for line in lines
         ]
 
-    def references(self, root: Path) -> list[Question]:
-        return self.questions(root)
-
-    def key(self, question_id: str | int, prompt: str) -> Hashable:
-        return str(question_id)
-
     def gold_text(self, question: Question) -> str:
         return "yes" if question.gold else "no"
 
     def correctness(self, question: Question, answer: str) -> float:
         return float(says_yes(answer) == question.gold)
 
-    def score(self, questions: Sequence[Question], answers: Sequence[str]) -> dict[str, float]:
-        """Score every split on its own; `f1` is the mean of their F1. An undefined ratio counts as 0."""
+    def score(self, questions: Sequence[Question], answers: Sequence[Answer]) -> dict[str, float]:
+        """Score every split on its own; `f1` is the mean of their F1.
+
+        An undefined ratio counts as 0, a missing answer as the wrong one.
+        """
         splits: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
         for question, answer in zip(questions, answers, strict=True):
-            splits[question.category].append((says_yes(answer), question.gold))
+            said = not question.gold if answer.is_missing else says_yes(answer.text)
+            splits[question.category].append((said, question.gold))
         metrics = {
             f"{split}/{name}": value
             for split, pairs in splits.items()

@@ -1,31 +1,38 @@
 """TextVQA val: reading text in images, scored by the soft accuracy over ten annotators."""
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.eval.benchmark import (
-    SHORT_ANSWER,
-    Question,
-    extra_keys,
-    percent,
-    read_json,
-    read_question_lines,
-)
+from llava.eval.benchmark import SHORT_ANSWER, Answer, Benchmark, Question, percent
+from llava.eval.reading import AnswersFile, extra_keys, read_json, read_question_lines, require_fields
 from llava.eval.vqa_text import ANSWERS_PER_QUESTION, soft_accuracy
 
+_ASKED = "llava_textvqa_val_v051_ocr.jsonl"
 _OCR_MARKS = ("Reference OCR token:", "OCR tokens: ")
 
 
-class TextVqa:
-    """TextVQA 0.5.1 val. Question ids are image ids and repeat: the identity is (image id, question)."""
+class TextVqa(Benchmark):
+    """TextVQA 0.5.1 val. Question ids are image ids and repeat: the identity is (image id, question).
 
-    name = "textvqa"
-    max_new_tokens = 128
+    LLaVA asks with the words that an OCR system found in the image; `of_split("noocr")` leaves them out.
+    """
+
+    name = folder = "textvqa"
     headline = "accuracy"
+    published: Mapping[str, float] = {"llava-1.5-7b": 58.2, "dpn-llava-7b": 57.9}
+    published_protocol = "textvqa+ocr"
 
-    def protocol(self, prompts: Sequence[str]) -> str:
+    def __init__(self, *, has_ocr: bool = True) -> None:
+        self.has_ocr = has_ocr
+
+    def of_split(self, split: str) -> "TextVqa":
+        if split not in ("ocr", "noocr"):
+            raise ValueError(f"{self.name} has no split {split!r}; it is asked with ocr or noocr")
+        return TextVqa(has_ocr=split == "ocr")
+
+    def protocol(self, questions: Sequence[Question], prompts: Sequence[str]) -> str:
         """Say whether the prompts held OCR tokens: 58.2 with them is about 46 without for LLaVA-1.5-7B."""
         with_tokens = sum(any(mark in prompt for mark in _OCR_MARKS) for prompt in prompts)
         if with_tokens == len(prompts):
@@ -33,22 +40,31 @@ class TextVqa:
         return "textvqa+some_ocr" if with_tokens else "textvqa-noocr"
 
     def questions(self, root: Path) -> list[Question]:
-        """Read LLaVA's question file, which carries the OCR tokens, and the annotations."""
-        folder = root / self.name
-        annotations = {self.key(q.id, q.text): q for q in self._annotated(folder)}
-        path = folder / "llava_textvqa_val_v051_ocr.jsonl"
+        """Read LLaVA's question file, which carries the OCR tokens, and the annotations.
+
+        Without OCR tokens the annotations will do.
+        """
+        folder = root / self.folder
+        annotated = self._annotated(folder)
+        path = folder / _ASKED
+        if not self.has_ocr and not path.exists():
+            return annotated
+        annotations = {self.key(q.id, q.text): q for q in annotated}
         questions = []
         for line in read_question_lines(path):
-            known = annotations.get(self.key(line["question_id"], line["text"]))
-            if known is None:
+            try:
+                known = annotations[self.key(line["question_id"], line["text"])]
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
+            except KeyError:
                 raise ValueError(
                     f"{path}: question {line['question_id']} ({line['text'].splitlines()[0]}) is not in "
                     "TextVQA_0.5.1_val.json; the two files must be of one release"
-                )
+                ) from None
             questions.append(
                 Question(
                     id=line["question_id"],
-                    text=line["text"],
+                    text=line["text"] if self.has_ocr else known.text,
                     image=folder / "train_images" / line["image"],
                     gold=known.gold,
                     category=line.get("category", "default"),
@@ -57,14 +73,16 @@ class TextVqa:
             )
         return questions
 
-    def references(self, root: Path) -> list[Question]:
+    def references(self, root: Path, answers: AnswersFile | None = None) -> list[Question]:
         """Read the question file where there is one, else every annotated question."""
-        folder = root / self.name
-        has_questions = (folder / "llava_textvqa_val_v051_ocr.jsonl").exists()
-        return self.questions(root) if has_questions else self._annotated(folder)
+        folder = root / self.folder
+        return self.questions(root) if (folder / _ASKED).exists() else self._annotated(folder)
 
     def key(self, question_id: str | int, prompt: str) -> Hashable:
-        return str(question_id), asked_question(prompt)
+        try:
+            return str(question_id), asked_question(prompt)
+        except ValueError as error:
+            raise ValueError(f"question {question_id}: {error}") from error
 
     def gold_text(self, question: Question) -> str:
         return Counter(question.gold).most_common(1)[0][0]
@@ -72,8 +90,12 @@ class TextVqa:
     def correctness(self, question: Question, answer: str) -> float:
         return soft_accuracy(answer, question.gold)
 
-    def score(self, questions: Sequence[Question], answers: Sequence[str]) -> dict[str, float]:
-        scores = [self.correctness(q, answer) for q, answer in zip(questions, answers, strict=True)]
+    def score(self, questions: Sequence[Question], answers: Sequence[Answer]) -> dict[str, float]:
+        """Average the soft accuracy; a missing answer counts as wrong, even where "" would be right."""
+        scores = [
+            0.0 if answer.is_missing else self.correctness(question, answer.text)
+            for question, answer in zip(questions, answers, strict=True)
+        ]
         return {"accuracy": percent(scores)}
 
     def _annotated(self, folder: Path) -> list[Question]:
@@ -102,10 +124,10 @@ def asked_question(prompt: str) -> str:
     )
 
 
-def _annotated_question(path: Path, folder: Path, number: int, entry: dict[str, Any]) -> Question:
-    absent = [key for key in ("image_id", "question", "answers") if key not in entry]
-    if absent:
-        raise ValueError(f"{path}: entry {number} has no {', '.join(absent)}")
+def _annotated_question(path: Path, folder: Path, number: int, entry: Any) -> Question:
+    require_fields(entry, f"{path}: entry {number}", {"image_id": str, "question": str, "answers": list})
+    if not all(isinstance(answer, str) for answer in entry["answers"]):
+        raise ValueError(f"{path}: entry {number}: every answer must be a string")
     if len(entry["answers"]) != ANSWERS_PER_QUESTION:
         raise ValueError(
             f"{path}: entry {number} (image {entry['image_id']}) has {len(entry['answers'])} answers, "

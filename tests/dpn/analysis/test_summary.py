@@ -107,3 +107,32 @@ def test_runs_on_different_benchmarks_are_refused(make_run, tmp_path):
 def test_examples_need_the_images_of_the_run(five_runs, tmp_path):
     with pytest.raises(SystemExit, match=r"no such image; give the --data_root"):
         main([*five_runs, "--output", str(tmp_path / "report"), "--data_root", str(tmp_path)])
+
+
+def rewrite(run, folder, **changes):
+    path = run / folder / "scores.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_benchmark_without_a_score_is_left_out_and_said_so(make_run, tmp_path, capsys):
+    run = make_run("a")
+    rewrite(run, "pope", metrics={}, not_scored="ask the judge")
+    main([str(run), "--output", str(tmp_path / "report")])
+    summary = json.loads((tmp_path / "report" / "results.json").read_text())
+    assert list(summary["protocols"]) == ["gqa", "textvqa"]
+    assert "pope/scores.json: left out, not scored: ask the judge" in capsys.readouterr().err
+
+
+def test_a_run_without_any_score_is_refused(make_run, tmp_path):
+    run = make_run("a", not_scored="ask the judge")
+    with pytest.raises(SystemExit, match="none of its 3 benchmarks is scored"):
+        main([str(run), "--output", str(tmp_path / "report")])
+
+
+def test_points_count_a_twentieth_in_the_mean(make_run, tmp_path):
+    run = make_run("a", accuracy=0.5)
+    rewrite(run, "gqa", benchmark="mme", metrics={"accuracy": 1500.0})
+    main([str(run), "--output", str(tmp_path / "report")])
+    (row,) = json.loads((tmp_path / "report" / "results.json").read_text())["runs"]
+    assert row["accuracy"]["gqa"] == 1500.0
+    assert row["mean_accuracy"] == pytest.approx((1500 / 20 + 50 + 50) / 3)

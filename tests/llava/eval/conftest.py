@@ -1,7 +1,6 @@
 """A data root of golden questions with images, and a model that answers from its prompt alone."""
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,12 +8,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from llava.conversation import conv_templates
 from llava.eval.answers import AnswerFiles
 from llava.eval.benchmarks import BENCHMARKS
 from llava.eval.inputs import PromptStyle
 from llava.eval.runner import Plan, Session
+from tests.llava.eval.golden import unpack
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "eval"
 SUFFIX = "\nAnswer the question using a single word or phrase."
@@ -24,10 +25,9 @@ SUFFIX = "\nAnswer the question using a single word or phrase."
 def data_root(tmp_path):
     """The golden question and label files in LLaVA's layout, an image for every question, grades for POPE."""
     root = tmp_path / "data"
-    shutil.copytree(GOLDEN / "gqa" / "inputs" / "gqa", root / "gqa")
-    shutil.copytree(GOLDEN / "pope" / "inputs" / "pope", root / "pope")
-    (root / "textvqa").mkdir()
-    shutil.copy(GOLDEN / "textvqa" / "inputs" / "TextVQA_0.5.1_val.json", root / "textvqa")
+    unpack("gqa", root)
+    unpack("pope", root)
+    unpack("textvqa", root / "textvqa")
     official = json.loads((root / "gqa" / "data" / "testdev_balanced_questions.json").read_text())
     for entry in official.values():
         draw(root / "gqa" / "images" / f"{entry['imageId']}.jpg")
@@ -65,27 +65,39 @@ class CharacterTokenizer:
         return ["".join(chr(i) for i in row if i > 1) + " " for row in ids.tolist()]
 
 
-class EchoModel:
+class EchoModel(nn.Module):
     """Says whether the ids of a prompt add up to an even number; remembers what it was asked."""
 
     def __init__(self):
+        super().__init__()
+        self.generation_config = SimpleNamespace(eos_token_id=ord("\0"))
         self.config = SimpleNamespace(image_aspect_ratio="pad")
         self.asked = []
         self.keywords = {}
         self.fails_after = None
 
     def generate_with_report(self, inputs, *, images, image_sizes, attention_mask, **keywords):
-        assert images.shape[0] == inputs.shape[0] == len(image_sizes)
+        has_image = (inputs < 0).any(1)
+        if images is None:
+            assert image_sizes is None
+            assert not has_image.any()
+        else:
+            assert images.shape[0] == inputs.shape[0] == len(image_sizes)
+            assert has_image.all()
         assert (inputs[~attention_mask] == 0).all()
         assert attention_mask[:, -1].all()
         if self.fails_after is not None and len(self.asked) >= self.fails_after:
             raise RuntimeError("out of memory")
         self.keywords = keywords
+        self(inputs)
         self.asked += [len(row) for row in inputs]
         rows = zip(inputs, attention_mask, strict=True)
         answers = ["Yes" if row[mask].sum() % 2 == 0 else "No." for row, mask in rows]
         new_ids = [[ord(character) for character in answer.ljust(3, "\0")] for answer in answers]
         return torch.tensor(new_ids), [Report() for _ in answers]
+
+    def forward(self, inputs):
+        return inputs
 
 
 @dataclass
@@ -110,7 +122,7 @@ def session():
         tokenizer=CharacterTokenizer(),
         image_processor=image_processor,
         style=PromptStyle(template=conv_templates["vicuna_v1"], routing=None, use_start_end=False),
-        flops_ratios=lambda report, config: {"paper": 0.4, "full": 0.5},
+        flops=lambda report, config: {"paper": (40, 100), "full": (100, 200)},
         model_id="echo",
         device=torch.device("cpu"),
         dtype=torch.float32,

@@ -1,8 +1,8 @@
 import pytest
 
-from llava.eval.benchmark import match_answers, read_answers
+from llava.eval.benchmark import match_answers, some
 from llava.eval.benchmarks import BENCHMARKS
-from tests.llava.eval.conftest import write_lines
+from llava.eval.reading import MissingDataError
 
 POPE = BENCHMARKS["pope"]
 
@@ -14,7 +14,7 @@ def rows_for(questions):
 def test_the_order_of_answers_does_not_matter(data_root):
     questions = POPE.questions(data_root)
     matched = match_answers(POPE, questions, rows_for(questions)[::-1])
-    assert matched.texts == [str(question.id) for question in questions]
+    assert [answer.text for answer in matched.answers] == [str(question.id) for question in questions]
 
 
 def test_missing_duplicate_and_unknown_answers_are_named(data_root):
@@ -22,40 +22,40 @@ def test_missing_duplicate_and_unknown_answers_are_named(data_root):
     rows = rows_for(questions)
     rows[0] = {"question_id": 77, "prompt": "?", "text": "yes"}
     matched = match_answers(POPE, questions, [*rows, rows[-1] | {"text": "later"}])
-    assert matched.texts[0] == ""
-    assert matched.texts[-1] == "later"
+    assert matched.answers[0].is_missing
+    assert matched.answers[-1].text == "later"
     with pytest.raises(ValueError, match=r"1 question.* \(1\); 1 .*twice or more \(20000006\); 1 .*\(77\)"):
         matched.require_complete("answers.jsonl")
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ('{"question_id": 1, "prompt": "", "text": "a"}\n{"question_id"', ":2: not valid JSON"),
-        ('{"question_id": 1, "text": "a"}\n', ":1: no prompt"),
-        ("[1, 2]\n", ":1: no question_id, prompt, text"),
-        ('{"question_id": 1, "prompt": "", "text": 3}\n', "prompt and text must be strings"),
-        ("\n", "empty"),
-    ],
-)
-def test_a_broken_answers_file_is_refused_with_its_line(tmp_path, content, message):
-    path = tmp_path / "answers.jsonl"
-    path.write_text(content)
-    with pytest.raises(ValueError, match=message):
-        read_answers(path)
+def test_where_a_file_asks_one_thing_twice_the_answers_go_in_order(data_root):
+    question = POPE.questions(data_root)[0]
+    rows = rows_for([question, question])
+    rows[0]["text"], rows[1]["text"] = "first", "second"
+    answers = match_answers(POPE, [question, question], rows).answers
+    assert [answer.text for answer in answers] == ["first", "second"]
 
 
-def test_a_missing_file_is_refused_with_its_purpose(tmp_path):
-    with pytest.raises(ValueError, match=r"nowhere.jsonl: no such file; expected answers"):
-        read_answers(tmp_path / "nowhere.jsonl")
+@pytest.mark.parametrize("benchmark", BENCHMARKS.values(), ids=BENCHMARKS)
+def test_every_benchmark_says_where_its_published_values_come_from(benchmark):
+    assert BENCHMARKS[benchmark.name] is benchmark
+    assert set(benchmark.published) == {"llava-1.5-7b", "dpn-llava-7b"}
+    assert benchmark.published_protocol
 
 
-def test_every_benchmark_is_listed_under_its_name(data_root):
-    write_lines(
-        data_root / "textvqa" / "llava_textvqa_val_v051_ocr.jsonl",
-        [{"question_id": "img_a5", "image": "a.jpg", "text": "Price?\nShort."}],
-    )
-    for name, benchmark in BENCHMARKS.items():
-        question = benchmark.questions(data_root)[0]
-        assert benchmark.name == name
-        assert benchmark.correctness(question, benchmark.gold_text(question)) == 1.0
+@pytest.mark.parametrize("benchmark", BENCHMARKS.values(), ids=BENCHMARKS)
+def test_a_benchmark_that_isnt_there_names_the_file_it_wants(benchmark, tmp_path):
+    with pytest.raises(MissingDataError, match=f"{tmp_path}/{benchmark.folder}[/:].*no .*; expected"):
+        benchmark.questions(tmp_path)
+
+
+def test_a_benchmark_with_one_split_and_no_judge_takes_no_other():
+    with pytest.raises(ValueError, match="pope has no split 'val' to choose"):
+        POPE.of_split("val")
+    with pytest.raises(ValueError, match="pope takes no grades"):
+        POPE.of_grades("grades.json")
+
+
+def test_an_id_that_a_terminal_would_obey_is_quoted():
+    assert some(["1", "\x1b[2J", "x" * 999, "4"], named=3).startswith("1, '\\x1b[2J', 'xxx")
+    assert some(["1", "2"], named=1) == "1 and 1 more"

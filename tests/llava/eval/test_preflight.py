@@ -5,7 +5,12 @@ import pytest
 from llava.eval.arguments import EvalArguments
 from llava.eval.preflight import checkpoint_hash, plan_run
 from llava.eval.ranks import Ranks
+from llava.model.budgets import Budgets
+from llava.model.config import read_config
+from llava.model.identity import checkpoint_digest
+from llava.model.reduction import BudgetTable
 from tests.llava.eval.conftest import write_lines
+from tests.llava.model.released_writer import write_checkpoint, write_tower
 
 
 @pytest.fixture
@@ -41,7 +46,7 @@ def test_one_plan_is_made_for_each_benchmark(plan, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"benchmarks": ["gqa", "vqa"]}, "no benchmark 'vqa'; there are gqa, pope, textvqa"),
+        ({"benchmarks": ["gqa", "vqa"]}, "no benchmark 'vqa'; there are gqa, vqav2, "),
         ({"conv_mode": "v9"}, "no template 'v9'"),
         ({"model_path": "./nowhere"}, r"--model_path ./nowhere: no such directory"),
         ({"model_base": "./nowhere"}, r"--model_base ./nowhere: no such directory"),
@@ -119,3 +124,49 @@ def test_a_base_model_without_weights_or_beside_a_full_checkpoint_is_refused(pla
 def test_a_directory_without_config_is_no_checkpoint(tmp_path):
     with pytest.raises(ValueError, match=r"no config.json; expected a LLaVA checkpoint"):
         checkpoint_hash(str(tmp_path))
+
+
+@pytest.fixture
+def released(tmp_path):
+    """Give a checkpoint in the authors' format."""
+    return write_checkpoint(tmp_path / "released", write_tower(tmp_path / "clip"))
+
+
+def calibrate(folder):
+    """Write a calibration beside a checkpoint."""
+    Budgets(
+        table=BudgetTable((-1000.0, 2.0, 1000.0), {"visual": (1.0, 0.5, 0.5), "full": (1.0, 0.8, 0.8)}),
+        reduction=read_config(str(folder)).reduction,
+        checkpoint=checkpoint_digest(folder),
+        provenance={},
+    ).write(folder)
+
+
+def test_a_budget_is_looked_up_for_the_authors_format_too(plan, released):
+    with pytest.raises(ValueError, match=r"budget=0.5: the checkpoint isn't calibrated"):
+        plan(model_path=str(released), budget=0.5)
+    calibrate(released)
+    identity = json.loads(
+        (plan(model_path=str(released), budget=0.5)[0].files.folder / "run.json").read_text()
+    )
+    assert identity["router_shift"] == 501.0
+    with pytest.raises(ValueError, match=r"budget=0.2 .visual. is out of reach"):
+        plan(model_path=str(released), budget=0.2)
+
+
+def test_words_that_contradict_the_authors_format_are_refused_before_it_is_loaded(plan, released):
+    with pytest.raises(ValueError, match=r"was trained with layers=\(1, 2, 4\), so it can't run with"):
+        plan(model_path=str(released), reduction=["dpn", "layers=1,2,3"])
+    with pytest.raises(ValueError, match=r"can't run with --reduction none"):
+        plan(model_path=str(released), reduction=["none"])
+
+
+def test_an_adapter_beside_its_base_is_evaluated(plan, checkpoint, tmp_path):
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "config.json").write_text(json.dumps({"num_hidden_layers": 8}))
+    (adapter / "adapter_config.json").write_text("{}")
+    (adapter / "adapter_model.safetensors").write_bytes(b"0")
+    assert plan(model_path=str(adapter), model_base=str(checkpoint))
+    with pytest.raises(ValueError, match=r"is a LoRA directory.*model_base"):
+        plan(model_path=str(adapter))

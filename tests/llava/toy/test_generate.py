@@ -11,7 +11,7 @@ from llava.toy.generate import BASE, Sizes, generate
 from llava.toy.photos import write_photos
 from llava.toy.questions import SUFFIX
 
-SIZES = Sizes(stage1_images=6, stage2_images=6, stage1=8, stage2=60, evaluation=18)
+SIZES = Sizes(stage1_images=6, stage2_images=6, stage1=8, stage2=60, evaluation=18, small=6)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,8 @@ def test_another_seed_changes_images_questions_and_order_but_not_the_models(worl
     ours, theirs = digests(world), digests(tmp_path)
     same = {name for name in ours if ours[name] == theirs.get(name)}
     assert ours.keys() == theirs.keys()
-    assert all(name.startswith(("clip-tiny/", "vicuna-tiny/")) for name in same)
+    alike = {name for name in ours if name.endswith(("pid_splits.json", ".txt"))}  # ids; MME's two lines
+    assert all(name.startswith(("clip-tiny/", "vicuna-tiny/")) for name in same - alike)
 
 
 @pytest.mark.parametrize(("name", "count"), [("stage1.json", 8), ("stage2.json", 60)])

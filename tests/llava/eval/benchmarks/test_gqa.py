@@ -2,11 +2,14 @@ import json
 
 import pytest
 
-from llava.eval.benchmark import match_answers, read_answers
-from llava.eval.benchmarks.gqa import Gqa, predicted
-from tests.llava.eval.conftest import GOLDEN, SUFFIX, write_lines
+from llava.eval.benchmark import match_answers
+from llava.eval.benchmarks.gqa import Gqa
+from llava.eval.export import main as export
+from llava.eval.reading import read_answers
+from tests.llava.eval.conftest import SUFFIX, write_lines
+from tests.llava.eval.golden import expected
 
-EXPECTED = json.loads((GOLDEN / "gqa" / "expected.json").read_text())
+EXPECTED = expected("gqa")
 ANSWERS = "gqa/answers/llava_gqa_testdev_balanced/golden-model/merge.jsonl"
 SECTIONS = {"structural": "structural", "semantic": "semantic", "steps": "steps", "words": "words"}
 
@@ -14,7 +17,7 @@ SECTIONS = {"structural": "structural", "semantic": "semantic", "steps": "steps"
 def golden_metrics(root):
     gqa = Gqa()
     questions = gqa.references(root)
-    return gqa.score(questions, match_answers(gqa, questions, read_answers(root / ANSWERS)).texts)
+    return gqa.score(questions, match_answers(gqa, questions, read_answers(root / ANSWERS).rows).answers)
 
 
 def test_the_official_scores_are_reproduced(data_root):
@@ -37,10 +40,10 @@ def test_every_type_has_the_official_accuracy(data_root):
     assert compared == 16
 
 
-def test_predictions_are_those_of_the_converted_file():
-    rows = read_answers(GOLDEN / "gqa" / "inputs" / ANSWERS)
-    ours = [{"questionId": row["question_id"], "prediction": predicted(row["text"])} for row in rows]
-    assert ours == EXPECTED["predictions"]
+def test_the_exported_predictions_are_those_of_the_converter(data_root, tmp_path):
+    words = ["gqa", "--data_root", str(data_root), "--answers", str(data_root / ANSWERS)]
+    export([*words, "--output", str(tmp_path / "predictions.json")])
+    assert json.loads((tmp_path / "predictions.json").read_text()) == EXPECTED["predictions"]
 
 
 def test_the_official_file_alone_gives_the_same_prompts(data_root):

@@ -1,0 +1,15 @@
+#!/usr/bin/env python
+"""Upstream's name and flags for `python -m llava.eval.export gqa`.
+
+python scripts/convert_gqa_for_eval.py --help
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works without an installation, as upstream's
+
+from llava.eval import converters
+
+if __name__ == "__main__":
+    converters.run(converters.gqa)

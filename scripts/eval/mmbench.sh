@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# MMBench dev of one checkpoint; any flag of `python -m llava.eval` may follow and wins.
+#   scripts/eval/mmbench.sh checkpoints/dpn-llava-v1.5-7b --batch_size 8
+set -euo pipefail
+MODEL=${1:?usage: $0 CHECKPOINT [flags of python -m llava.eval]}
+OUTPUT=${OUTPUT:-results/$(basename "$MODEL")}
+exec "$(dirname "${BASH_SOURCE[0]}")/run.sh" --benchmarks mmbench --model_path "$MODEL" \
+    --data_root "${DATA_ROOT:-playground/data/eval}" --output_dir "$OUTPUT" "${@:2}"
