@@ -13,15 +13,24 @@ import pytest
 from llava.train.arguments import parse
 
 ROOT = Path(__file__).parent.parent
-PATHS = [*(ROOT / "scripts").rglob("*.sh"), ROOT / ".ci/run"]
+PATHS = [*(ROOT / "scripts").rglob("*.sh"), *(ROOT / "scripts").rglob("*.sbatch"), ROOT / ".ci/run"]
 SCRIPTS = sorted(path.relative_to(ROOT).as_posix() for path in PATHS)
-TOOLS = {"scripts/lib.sh", "scripts/setup.sh", "scripts/test.sh", ".ci/run"}
+TOOLS = {"scripts/lib.sh", "scripts/setup.sh", "scripts/test.sh", "scripts/test_lmms_eval.sh", ".ci/run"}
 FOLDERS = r"(?:scripts|llava|dpn|docs|tests)/[\w./-]+\.\w+|playground/README\.md"
 FILES = re.compile(rf"(?<![\w./-])(?:{FOLDERS}|[\w-]+\.(?:toml|txt))(?![\w/*])")
 MODULE = re.compile(r"(?:-m|--module) (llava[\w.]*|dpn[\w.]*)")
 FLAG = re.compile(r"(?<![\w-])--([a-z][a-z_]+)(?=[ =\"\n])")
-LAUNCHER_FLAGS = {"num_gpus", "module", "standalone", "nproc_per_node", "nnodes"}
-STAGES = ["pretrain", "finetune", "finetune_dpn", "finetune_lora", "finetune_task", "finetune_task_lora"]
+LAUNCHER_FLAGS = {"num_gpus", "module", "standalone", "nproc_per_node", "nnodes", "hostfile", "no_ssh"}
+LAUNCHER_FLAGS |= {"nodes", "time", "requeue", "output"}  # of sbatch
+STAGES = [
+    "pretrain",
+    "finetune",
+    "finetune_dpn",
+    "finetune_lora",
+    "finetune_dpn_lora",
+    "finetune_task",
+    "finetune_task_lora",
+]
 
 
 def text(script):
@@ -114,6 +123,7 @@ def test_every_flag_of_a_training_script_is_read(stage, inputs):
         ("finetune", 128, 2e-5, "zero3"),
         ("finetune_dpn", 128, 2e-5, "zero3"),
         ("finetune_lora", 128, 2e-4, "zero3"),
+        ("finetune_dpn_lora", 128, 2e-4, "zero3"),
         ("finetune_task", 128, 2e-5, "zero3"),
         ("finetune_task_lora", 128, 2e-4, "zero3"),
     ],
@@ -141,7 +151,9 @@ def test_the_defaults_are_the_papers(stage, batch, rate, zero, inputs):
     assert data.image_aspect_ratio == ("square" if stage == "pretrain" else "pad")
     assert training.group_by_modality_length == (stage != "pretrain")
     dpn = ["dpn", "preset=paper", "layers=8,16,24", "target=1.5", "loss_weight=0.01"]
-    assert model.reduction == (dpn if stage == "finetune_dpn" else ["none"])
+    if stage == "finetune_dpn_lora":  # routers learn at the rate of full training
+        dpn.append("router_lr_scale=0.1")
+    assert model.reduction == (dpn if "dpn" in stage else ["none"])
 
 
 @pytest.mark.parametrize(("gpus", "accumulation"), [("8", "1"), ("4", "2"), ("1", "8")])
