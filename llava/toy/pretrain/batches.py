@@ -67,7 +67,9 @@ class Diet:
 _WHOLE = {"telegram": 0.0, "bare": 0.6, "instruction": 0.3, "ocr": 0.1}
 _SHORT = {"telegram": 0.25, "bare": 0.3, "instruction": 0.3, "ocr": 0.15}
 _ALL_FACTS = {"exist": 0.25, "compare": 0.1, "count": 0.1, "jump": 0.55}
-LOOKUPS = Diet(facts={"digit": 0.3, "jump": 0.7}, whole_facts=0.5, has_captions=False, has_patterns=False)
+LOOKUPS = Diet(
+    facts={"exist": 0.3, "digit": 0.15, "jump": 0.55}, whole_facts=0.5, has_captions=False, has_patterns=False
+)
 READING = Diet(
     facts={"exist": 0.25, "digit": 0.1, "jump": 0.65},
     whole_facts=0.3,
