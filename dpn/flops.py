@@ -10,20 +10,26 @@ benchmark.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
 
 def count_flops(
-    tokens_per_layer: Sequence[int], *, hidden_size: int, intermediate_size: int, ffn_matrices: int = 2
+    tokens_per_layer: Sequence[float], *, hidden_size: int, intermediate_size: int, ffn_matrices: int = 2
 ) -> int:
     """Sum 4 n d^2 + 2 n^2 d + k n d m over the layers (Eq. 8; k is `ffn_matrices`, 2 in the paper).
 
+    Tokens may be a mean or a share ("keep 40 % of 512"): a fraction is counted as it is, the sum is rounded.
+
     >>> count_flops([576] * 32, hidden_size=4096, intermediate_size=11008)
     2986076012544
+    >>> count_flops([512] * 3 + [204.8] * 29, hidden_size=4096, intermediate_size=11008) // 10**7
+    119215
     """
     d, m = hidden_size, intermediate_size
-    return sum(4 * n * d * d + 2 * n * n * d + ffn_matrices * n * d * m for n in map(int, tokens_per_layer))
+    counts = map(Fraction, map(float, tokens_per_layer))  # exact for whole numbers of any size
+    return round(sum(4 * n * d * d + 2 * n * n * d + ffn_matrices * n * d * m for n in counts))
 
 
 def visual_flops(tokens: np.ndarray, *, hidden_size: int, intermediate_size: int) -> np.ndarray:
