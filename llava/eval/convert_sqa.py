@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.eval.reading import read_json
+from llava.eval.reading import read_json, require_fields
 
 LETTERS = "ABCDE"
 DEFAULT_FORMATS = {"convert_to_llava": "QCM-LEA", "convert_to_jsonl": "QCM-LEPA"}
 _FORMAT = re.compile(r"(QCM|CQM)(L?E?)-(A|AL?E?|LE?A|EA|L?E?PA)")
-_REQUIRED = ("question", "choices", "answer", "hint", "lecture", "solution")
+_FIELDS = {"question": str, "choices": list, "answer": int, "hint": str, "lecture": str, "solution": str}
 
 
 class Record(NamedTuple):
@@ -94,15 +94,8 @@ def convert(form: str, base_dir: Path, split: str, prompt_format: str) -> Path:
     Raises:
         ValueError: a file that can't be used, or no such split or format.
     """
-    problems = read_json(base_dir / "problems.json", "ScienceQA's problems")
-    splits = read_json(base_dir / "pid_splits.json", "ScienceQA's splits")
-    if split not in splits:
-        raise ValueError(f"--split {split}: there are {', '.join(splits)} in {base_dir / 'pid_splits.json'}")
-    for problem_id in splits[split]:
-        absent = [key for key in _REQUIRED if key not in problems.get(problem_id, {})]
-        if absent:
-            raise ValueError(f"{base_dir / 'problems.json'}: problem {problem_id} has no {', '.join(absent)}")
-    records = [record(problem_id, problems[problem_id], prompt_format) for problem_id in splits[split]]
+    problems = _problems_of(base_dir, split)
+    records = [record(problem_id, problem, prompt_format) for problem_id, problem in problems.items()]
     if form == "convert_to_llava":
         path = base_dir / f"llava_{split}_{prompt_format}.json"
         path.write_text(json.dumps([_as_dialogue(one) for one in records], indent=2) + "\n", encoding="utf-8")
@@ -113,6 +106,24 @@ def convert(form: str, base_dir: Path, split: str, prompt_format: str) -> Path:
         )
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path
+
+
+def _problems_of(base_dir: Path, split: str) -> dict[str, Mapping[str, Any]]:
+    """Read the problems of a split, in its order."""
+    path, split_path = base_dir / "problems.json", base_dir / "pid_splits.json"
+    problems, splits = read_json(path, "ScienceQA's problems"), read_json(split_path, "ScienceQA's splits")
+    if not isinstance(problems, dict) or not isinstance(splits, dict):
+        raise ValueError(f"{path}, {split_path}: expected an object in each")
+    if not isinstance(splits.get(split), list):
+        raise ValueError(f"--split {split}: there are {', '.join(splits)} in {split_path}")
+    chosen: dict[str, Any] = {str(one): problems.get(str(one)) for one in splits[split]}
+    for problem_id, problem in chosen.items():
+        where = f"{path}: problem {problem_id}"
+        require_fields(problem, where, _FIELDS)
+        are_texts = all(isinstance(choice, str) for choice in problem["choices"])
+        if not are_texts or not 0 <= problem["answer"] < min(len(LETTERS), len(problem["choices"])):
+            raise ValueError(f"{where}: expected choices as strings, and as answer the place of one of them")
+    return chosen
 
 
 def _head(one: Record) -> dict[str, Any]:

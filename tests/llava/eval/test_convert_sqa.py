@@ -35,3 +35,20 @@ def test_an_unknown_format_is_refused(folder, prompt_format):
 def test_an_unknown_split_ends_in_one_line(folder):
     with pytest.raises(SystemExit, match="convert_sqa_to_llava: --split dev: there are test, train, val"):
         main(["convert_to_llava", "--base-dir", str(folder), "--split", "dev"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("answer", 7, "problem 1: expected choices as strings, and as answer the place of one of them"),
+        ("choices", [None, "rock"], "problem 1: expected choices as strings"),
+        ("lecture", 3, "problem 1: lecture is 3; expected a string"),
+        (None, "text", "problem 1 is 'text'; expected an object with question, choices"),
+    ],
+)
+def test_a_problem_that_is_none_ends_in_one_line(folder, key, value, message):
+    problems = json.loads((folder / "problems.json").read_text())
+    problems["1"] = value if key is None else problems["1"] | {key: value}
+    (folder / "problems.json").write_text(json.dumps(problems))
+    with pytest.raises(SystemExit, match=message):
+        main(["convert_to_llava", "--base-dir", str(folder), "--split", "test"])

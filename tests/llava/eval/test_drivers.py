@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from llava.conversation import conv_templates
-from llava.eval.drivers import get_chunk, mmtag_template
+from llava.eval.drivers import get_chunk, mmtag_template, split_list
 from llava.eval.inputs import PromptStyle
 from tests.llava.eval.conftest import GOLDEN, CharacterTokenizer, EchoModel, Report, read_lines
 
@@ -135,6 +135,7 @@ def test_chunks_are_upstreams_and_surplus_ones_are_empty(case):
     chunks = [get_chunk(items, num_chunks, index) for index in range(num_chunks)]
     filled = [chunk for chunk in case["chunks"] if chunk]
     assert chunks == filled + [[]] * (num_chunks - len(filled))
+    assert split_list(items, num_chunks) == filled
 
 
 def test_a_surplus_part_writes_an_empty_file_without_loading_a_model(run):

@@ -42,6 +42,14 @@ def test_a_missing_answer_is_refused_unless_the_label_may_say_so(data_root, tmp_
     assert scores["num_missing"] == 1
 
 
+def test_the_data_root_may_be_the_benchmarks_own_folder(data_root, tmp_path):
+    answers = data_root / "pope" / "answers" / "golden-model.jsonl"
+    usual = score(data_root, tmp_path / "usual.json", answers=answers)
+    assert score(data_root / "pope", tmp_path / "own.json", answers=answers) == usual
+    with pytest.raises(SystemExit, match=r"elsewhere/pope/llava_pope_test\.jsonl: no such file"):
+        score(tmp_path / "elsewhere", tmp_path / "scores.json", answers=answers)
+
+
 def test_an_unknown_benchmark_is_answered_with_the_known_ones(tmp_path):
     with pytest.raises(SystemExit, match="no benchmark 'pop'; there are gqa, vqav2, scienceqa, textvqa, "):
         main(["pop", "--answers", "x", "--output", str(tmp_path / "o.json")])

@@ -88,6 +88,7 @@ def test_export_writes_letters_and_raw_text_by_id(golden):
     root, outputs = golden
     exported = json.loads(run_export("mmmu", root, root / "a.jsonl", root / "val.json").read_text())
     assert exported == outputs
+    assert run_score("mmmu", root, root / "val.json") == run_score("mmmu", root, root / "a.jsonl")
 
 
 def test_a_missing_answer_is_wrong_and_draws_no_letter(golden):
