@@ -51,6 +51,8 @@ class BenchArguments:
     )
     supervised: int = flag(20, "train: tokens at the end of the text that are supervised")
     tower: bool = flag(False, "include vision tower and projector in the clock (not in train)")
+    zero: int = flag(0, "train: ZeRO stage 2 or 3 of DeepSpeed; 0 is one process without it")
+    ranks: int = flag(1, "train with --zero: processes of this machine, each with --batch samples and a GPU")
     rounds: int = flag(10, "times every variant is timed; medians are reported")
     warmup: int = flag(2, "untimed runs of every variant before that")
     clock: str = flag("wall", "clock of the reported seconds: wall, or cpu where other jobs share the cores")
@@ -69,6 +71,7 @@ class BenchArguments:
         if self.clock not in CLOCKS:
             raise ValueError(f"--clock must be one of {', '.join(CLOCKS)}, got {self.clock!r}")
         numbers = {"rounds": [self.rounds], "batch": self.batch or [], "answers": self.answers}
+        numbers["ranks"] = [self.ranks]
         numbers["threads"] = [] if self.threads is None else [self.threads]
         for name, values in numbers.items():
             if min(values, default=1) < 1:
@@ -78,6 +81,7 @@ class BenchArguments:
                 f"--supervised must be positive and smaller than the text behind the image, "
                 f"{self.shape.text - self.shape.text // 2} of {self.shape.text} tokens, got {self.supervised}"
             )
+        self._check_ranks()
         if self.warmup < 0:
             raise ValueError(f"--warmup must be 0 or more, got {self.warmup}")
         if not self.answers:
@@ -85,6 +89,16 @@ class BenchArguments:
         kinds = ("transformers", "dense", "identity", "uniform", "mixed")
         if unknown := sorted(set(self.variants or ()) - set(kinds)):
             raise ValueError(f"--variants are {', '.join(kinds)}, got {', '.join(unknown)}")
+
+    def _check_ranks(self) -> None:
+        if self.zero not in (0, 2, 3):
+            raise ValueError(f"--zero must be 0, 2 or 3, got {self.zero}")
+        if self.ranks > 1 and not self.zero:
+            raise ValueError(f"--ranks {self.ranks} needs --zero 2 or 3: without ZeRO one process is timed")
+        if self.zero and self.torch_dtype is torch.float16:
+            raise ValueError(
+                "--zero takes float32 or bfloat16: float16 needs a loss scale, which isn't timed"
+            )
 
     @property
     def shape(self) -> Shape:
@@ -125,4 +139,6 @@ def parse(words: Sequence[str] | None = None) -> tuple[str, BenchArguments]:
     )
     parser.add_argument("mode", choices=MODES, help="what is timed")
     parsed, rest, *_ = parser.parse_args_into_dataclasses(list(words) if words is not None else None)
+    if parsed.zero and rest.mode != "train":
+        raise ValueError(f"--zero {parsed.zero} is for train: {rest.mode} has no gradients to split")
     return rest.mode, parsed

@@ -3,15 +3,18 @@
 Shapes: B samples, T merged length, V vocabulary.
 """
 
+import gc
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from llava.bench import ranks
 from llava.bench.arguments import BenchArguments
 from llava.bench.costs import cache_bytes, expected_cache_bytes, flops_shares, tokens_of_layers
 from llava.bench.inputs import Batch, make_batch
+from llava.bench.memory import step_memory
 from llava.bench.shapes import Shape
 from llava.bench.timing import Samples, Task, measure, ratio
 from llava.bench.variants import Routes, Variant, check_routes
@@ -34,15 +37,21 @@ def run_case(
     dense = next(variant for variant in variants if variant.kind == "dense")
     supervised = arguments.supervised if mode == "train" else 0
     batch = make_batch(
-        dense.ours, shape, size=size, seed=arguments.seed, has_tower=has_tower, answer=supervised
+        dense.ours,
+        shape,
+        size=size * arguments.ranks,
+        seed=arguments.seed,
+        has_tower=has_tower,
+        answer=supervised,
     )
-    shown = [variant for variant in variants if size > 1 or variant.kind != "mixed"]
-    facts, tasks = {}, {}
-    for variant in shown:
-        routes = variant.teach(batch, arguments.seed)
-        facts[variant.name] = _facts(variant, batch, routes, shape)
-        tasks[variant.name] = _task(variant, batch, routes, mode, answer=answer, has_tower=has_tower)
+    shown = [variant for variant in variants if batch.size > 1 or variant.kind != "mixed"]
+    taught = {variant.name: variant.teach(batch, arguments.seed) for variant in shown}
+    facts = {variant.name: _facts(variant, batch, taught[variant.name], shape) for variant in shown}
     differences = _compare(shown, facts, arguments.torch_dtype)
+    tasks = {
+        variant.name: _task(variant, batch, taught[variant.name], mode, arguments, answer=answer)
+        for variant in shown
+    }
     samples = measure(
         tasks,
         rounds=arguments.rounds,
@@ -50,11 +59,16 @@ def run_case(
         device=arguments.torch_device,
         seed=arguments.seed,
     )
+    memory = _memory(shown, tasks, arguments.torch_device) if mode == "train" else {}
+    if arguments.zero:
+        samples, memory = ranks.joined(samples), ranks.largest(memory)
     rows = [
-        _row(variant, facts[variant.name], samples, arguments.clock) | differences.get(variant.name, {})
+        _row(variant, facts[variant.name], samples, arguments.clock)
+        | differences.get(variant.name, {})
+        | _memory_fields(variant.name, memory)
         for variant in shown
     ]
-    return {"batch": size, "answer": answer, "variants": rows}
+    return {"batch": size, "samples": batch.size, "answer": answer, "variants": rows}
 
 
 def _task(
@@ -62,16 +76,38 @@ def _task(
     batch: Batch,
     routes: Routes | None,
     mode: str,
+    arguments: BenchArguments,
     *,
     answer: int | None,
-    has_tower: bool,
 ) -> Task:
+    """Make a variant's task; under ZeRO this takes its model to pieces."""
     if mode == "prefill":
         return prefill(variant, batch, routes)
+    if mode == "train" and arguments.zero:
+        return train(variant, *ranks.own_part(batch, routes), ranks.engine_of(variant.model, arguments))
     if mode == "train":
         return train(variant, batch, routes)
     assert answer is not None
-    return decode(variant, batch, routes, answer=answer, has_tower=has_tower)
+    return decode(variant, batch, routes, answer=answer, has_tower=arguments.tower)
+
+
+def _memory(
+    variants: list[Variant], tasks: dict[str, Task], device: torch.device
+) -> dict[str, dict[str, int]]:
+    """Measure every variant's memory of a step, by its name."""
+    found = {}
+    for variant in variants:
+        gc.collect()
+        found[variant.name] = step_memory(tasks[variant.name], variant.model, device)
+    return found
+
+
+def _memory_fields(name: str, memory: dict[str, dict[str, int]]) -> dict[str, Any]:
+    """Give a variant's memory and its ratios to dense; nothing where none was measured."""
+    if name not in memory:
+        return {}
+    ratios = {f"{key}_over_dense": value / memory["dense"][key] for key, value in memory[name].items()}
+    return {"memory": memory[name] | ratios}
 
 
 @torch.no_grad()

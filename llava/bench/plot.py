@@ -27,7 +27,8 @@ def draw(summary: Mapping[str, Any], path: Path) -> None:
     for axes, case in zip(panels, cases, strict=True):
         axes.spines[["top", "right"]].set_visible(False)
         answer = "" if case["answer"] is None else f", {case['answer']} answer tokens"
-        axes.set_title(f"{summary['mode']}, batch {case['batch']}{answer}", loc="left", color=TEXT)
+        sharding = f", ZeRO-{summary['zero']} x {summary['ranks']}" if summary["zero"] else ""
+        axes.set_title(f"{summary['mode']}{sharding}, batch {case['batch']}{answer}", loc="left", color=TEXT)
         if "first_token_seconds" in case["variants"][0]:
             _bars(axes, case)
         else:
@@ -52,8 +53,20 @@ def _against_flops(axes: Axes, case: Mapping[str, Any]) -> None:
             color=COLOURS[row["kind"]],
             label=f"{row['name']}: {y['median']:.3f} at {x:.3f}",
         )
-    axes.set(xlim=(0, 1.1), ylim=(0, None), xlabel="FLOPs / dense (full)", ylabel="time / dense")
+    has_memory = any("memory" in row for row in case["variants"])
+    if has_memory:
+        _draw_memory(axes, case)
+    label = "time, memory / dense" if has_memory else "time / dense"
+    axes.set(xlim=(0, 1.1), ylim=(0, None), xlabel="FLOPs / dense (full)", ylabel=label)
     axes.legend(frameon=False, fontsize=8, loc="lower right")
+
+
+def _draw_memory(axes: Axes, case: Mapping[str, Any]) -> None:
+    """Add hollow squares: the memory of a step, relative to dense."""
+    axes.plot([], [], "s", color=QUIET, markerfacecolor="none", label="peak memory of a step")
+    for row in case["variants"]:
+        x, y = row["flops_share"]["full"], row["memory"]["step_bytes_over_dense"]
+        axes.plot(x, y, "s", color=COLOURS[row["kind"]], markerfacecolor="none")
 
 
 def _bars(axes: Axes, case: Mapping[str, Any]) -> None:

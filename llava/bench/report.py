@@ -14,19 +14,25 @@ from llava.bench.bars import judge
 from llava.bench.workloads import IN_THE_CLOCK
 
 _NOTES = """\
-{in_the_clock}, {tower}. {clock} seconds, median of {rounds} rounds with all variants interleaved in random
-order after {warmup} untimed runs; a ratio is the median of the ratios within a round, in brackets its
-quartiles. {device}, {dtype}, {threads} threads; torch {torch}, transformers {transformers}. Decoder
-{hidden_size} x {num_layers} layers, feed-forward {intermediate_size}, heads {num_heads}/{num_kv_heads},
-random weights shared by all variants; prompts of {visual} visual and {text} text tokens, DPEs in front of
-layers {dpe_layers}. FLOPs: of the decoder's prefill relative to dense; *full* counts every token, three FFN
-matrices and the routers, *paper* visual tokens and two FFN matrices (Eq. 8).
+{in_the_clock}, {tower}{sharding}. {clock} seconds, median of {rounds} rounds with all variants
+interleaved in random order after {warmup} untimed runs; a ratio is the median of the ratios within a
+round, in brackets its quartiles. {device}, {dtype}, {threads} threads; torch {torch},
+transformers {transformers}. Decoder {hidden_size} x {num_layers} layers, feed-forward
+{intermediate_size}, heads {num_heads}/{num_kv_heads}, random weights shared by all variants; prompts of
+{visual} visual and {text} text tokens, DPEs in front of layers {dpe_layers}. FLOPs: of the decoder's
+prefill relative to dense; *full* counts every token, three FFN matrices and the routers, *paper* visual
+tokens and two FFN matrices (Eq. 8).
+"""
+_MEMORY_NOTES = """\
+"step MB" is the most that torch has allocated at one time of a step, beyond what it held before it
+(activations, gradients, gathered weights), "kept MB" what autograd keeps for the backward pass.
 """
 
 
 def summarise(mode: str, arguments: BenchArguments, cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Collect what a reader needs to judge or to repeat the run."""
     shape = arguments.shape
+    packages = ("torch", "transformers", *(("deepspeed",) if arguments.zero else ()))
     return {
         "mode": mode,
         "in_the_clock": IN_THE_CLOCK[mode],
@@ -37,7 +43,7 @@ def summarise(mode: str, arguments: BenchArguments, cases: Sequence[Mapping[str,
         "versions": {
             "dpn-llava": __version__,
             "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "transformers")},
+            **{name: version(name) for name in packages},
         },
         "preset": arguments.preset,
         "shape": vars(shape) | {"visual": shape.visual, "dpe_layers": list(shape.dpe_layers)},
@@ -45,8 +51,10 @@ def summarise(mode: str, arguments: BenchArguments, cases: Sequence[Mapping[str,
         "rounds": arguments.rounds,
         "warmup": arguments.warmup,
         "seed": arguments.seed,
+        "zero": arguments.zero,
+        "ranks": arguments.ranks,
         "counting": "ratios over FLOPs use the full counting (dpn/flops.py)",
-        "bars": judge(mode, cases),
+        "bars": [] if arguments.zero else judge(mode, cases),
         "cases": list(cases),
     }
 
@@ -75,9 +83,13 @@ def markdown(summary: Mapping[str, Any]) -> str:
     values = dict(summary["shape"]) | dict(summary["versions"]) | dict(summary)
     values["tower"] = "with vision tower and projector" if summary["tower"] else "without the vision tower"
     values["dpe_layers"] = ", ".join(map(str, summary["shape"]["dpe_layers"]))
+    values["sharding"] = (
+        f", ZeRO-{summary['zero']} on {summary['ranks']} rank(s) with a batch each" if summary["zero"] else ""
+    )
     values["clock"] = {"wall": "Wall-clock", "cpu": "Processor"}[summary["clock"]]
     values["in_the_clock"] = "In the clock: " + summary["in_the_clock"]
-    return "\n".join([*parts, _NOTES.format(**values)])
+    notes = _NOTES + (_MEMORY_NOTES if summary["mode"] == "train" else "")
+    return "\n".join([*parts, notes.format(**values)])
 
 
 def _quartiles(found: Mapping[str, float]) -> str:
@@ -91,7 +103,7 @@ def _ratio(name: str) -> Any:
 _COLUMNS = {
     "variant": lambda row, _: row["name"],
     "seconds": lambda row, _: f"{row['seconds']:.4g}",
-    "samples/s": lambda row, case: f"{case['batch'] / row['seconds']:.2f}",
+    "samples/s": lambda row, case: f"{case['samples'] / row['seconds']:.2f}",
     "time / transformers": _ratio("over_transformers"),
     "time / dense": _ratio("over_dense"),
     "FLOPs (full)": lambda row, _: f"{row['flops_share']['full']:.3f}",
@@ -104,6 +116,10 @@ _COLUMNS = {
     "cache / analytical": lambda row, _: f"{row['cache']['over_expected']:.3f}",
     "cache / real tokens": lambda row, _: f"{row['cache']['over_tokens']:.3f}",
     "peak GB": lambda row, _: f"{row['peak_bytes'] / 1e9:.2f}",
+    "step MB": lambda row, _: f"{row['memory']['step_bytes'] / 1e6:.1f}",
+    "step MB / dense": lambda row, _: f"{row['memory']['step_bytes_over_dense']:.3f}",
+    "kept MB": lambda row, _: f"{row['memory']['kept_bytes'] / 1e6:.1f}",
+    "kept MB / dense": lambda row, _: f"{row['memory']['kept_bytes_over_dense']:.3f}",
 }
 _NEEDS = {
     "time / transformers": "over_transformers",
@@ -114,6 +130,7 @@ _NEEDS = {
     "cache / analytical": "cache",
     "cache / real tokens": "cache",
     "peak GB": "peak_bytes",
+    **dict.fromkeys(("step MB", "step MB / dense", "kept MB", "kept MB / dense"), "memory"),
 }
 """Fields without which a column is left out."""
 _BAR_COLUMNS = ("goal", "batch", "variant", "measured", "bar", "met")

@@ -24,6 +24,8 @@ class Task:
     """What is in the clock."""
     after: Callable[[Any], Mapping[str, float]] = lambda _: {}
     """What looks at the result outside the clock: checks it, frees it, gives further figures of the round."""
+    before: Callable[[], None] = lambda: None
+    """What has to be done right in front of it, outside the clock: ranks wait for each other here."""
 
 
 @dataclass
@@ -57,6 +59,7 @@ def measure(
     samples = {name: Samples() for name in tasks}
     for task in tasks.values():
         for _ in range(warmup):
+            task.before()
             task.after(task.run())
     for _ in range(rounds):
         for name in order.permutation(list(tasks)):
@@ -68,6 +71,7 @@ def measure(
 def _once(task: Task, samples: Samples, device: torch.device) -> None:
     gc.collect()
     gc.disable()
+    task.before()
     is_cuda = device.type == "cuda"
     if is_cuda:
         torch.cuda.reset_peak_memory_stats(device)

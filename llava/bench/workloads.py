@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
@@ -101,18 +102,23 @@ def _generate(variant: Variant, batch: Batch, has_tower: bool) -> Callable[..., 
     return lambda **kwargs: generate(**prompt, **kwargs)
 
 
-def train(variant: Variant, batch: Batch, routes: Routes | None) -> Task:
-    """One training step without the optimizer, behind the splice."""
+def train(variant: Variant, batch: Batch, routes: Routes | None, engine: Any = None) -> Task:
+    """One training step without the optimizer, behind the splice; under ZeRO in DeepSpeed's engine."""
     inputs = batch.plain if variant.kind == "transformers" else batch.merged
+    model = variant.model if engine is None else engine
+
+    def before() -> None:
+        if engine is not None:
+            dist.barrier()
 
     def run() -> Any:
-        output = variant.model(**inputs, labels=batch.labels, use_cache=False)
-        output.loss.backward()
+        output = model(**inputs, labels=batch.labels, use_cache=False)
+        output.loss.backward() if engine is None else engine.backward(output.loss)
         return output
 
     def after(output: Any) -> Mapping[str, float]:
         check_routes(variant, getattr(output, "routing", None), routes)
-        variant.model.zero_grad(set_to_none=True)
+        variant.model.zero_grad(set_to_none=True) if engine is None else engine.step()
         return {"loss": float(output.loss.detach())}
 
-    return Task(run, after)
+    return Task(run, after, before)

@@ -64,7 +64,8 @@ def test_the_reduction_takes_several_words_and_the_last_mention_wins(tmp_path):
         "1",
     ]
     assert parsed(tmp_path, *words).model.reduction == ["dpn", "preset=policy", "layers=2,4"]
-    assert parsed(tmp_path).model.reduction == ["none"]
+    assert parsed(tmp_path, "--reduction", "none").model.reduction == ["none"]
+    assert parsed(tmp_path).model.reduction == []  # a checkpoint's own goes on
 
 
 def test_hyphenated_flags_are_accepted(tmp_path):

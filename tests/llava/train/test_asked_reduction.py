@@ -30,7 +30,7 @@ def reduced(world, tmp_path):
 def test_a_reduction_that_training_would_keep_is_not_taken_for_none(command, reduced, tmp_path):
     with pytest.raises(ValueError, match=r"--reduction none: .*dpn was trained with a reduction.*leave"):
         prepare(command(tmp_path / "out", *reduced, "--reduction", "none"))
-    with pytest.raises(ValueError, match="--reduction none: .* was trained with a reduction"):
+    with pytest.raises(ValueError, match=r"--reduction none: .* was trained with a reduction"):
         estimate(command(tmp_path / "out", *reduced, "--reduction", "none"))
 
 

@@ -49,7 +49,7 @@ class Ranks:
             "HF_HUB_OFFLINE": "1",
             "PYTHONWARNINGS": "ignore",
             "PYTHONPATH": str(ROOT),
-            "TORCH_EXTENSIONS_DIR": str(folder / "ops"),  # in a shared one, a start that was killed leaves a lock
+            "TORCH_EXTENSIONS_DIR": str(folder / "ops"),  # a shared one may hold a killed start's lock
         }
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
         worker = str(Path(__file__).with_name("rank.py"))
