@@ -10,7 +10,6 @@ benchmark.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 
@@ -28,7 +27,7 @@ def count_flops(
     119215
     """
     d, m = hidden_size, intermediate_size
-    counts = map(Fraction, map(float, tokens_per_layer))  # exact for whole numbers of any size
+    counts = [int(n) if int(n) == n else float(n) for n in tokens_per_layer]  # whole numbers stay exact
     return round(sum(4 * n * d * d + 2 * n * n * d + ffn_matrices * n * d * m for n in counts))
 
 
