@@ -62,3 +62,13 @@ def tiny_llava(tiny_base, tiny_clip):
         )
 
     return build
+
+
+@pytest.fixture
+def inputs(tmp_path) -> dict[str, str]:
+    """Stand-ins for what a training script demands, as variables."""
+    (tmp_path / "images").mkdir()
+    for name in ("data.json", "mm_projector.bin"):
+        (tmp_path / name).touch()
+    paths = {"DATA": "data.json", "IMAGES": "images", "PROJECTOR": "mm_projector.bin", "OUTPUT": "out"}
+    return {name: str(tmp_path / path) for name, path in paths.items()} | {"DRY_RUN": "1"}

@@ -2,34 +2,18 @@
 
 import os
 import stat
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from llava.train.arguments import parse
+from tests.script_runs import run_script
 
 ROOT = Path(__file__).parent.parent
 
 
-def start(script, *arguments, **variables):
-    inherited = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME"}}
-    command = ["bash", str(ROOT / script), *arguments]
-    return subprocess.run(command, env=inherited | variables, capture_output=True, text=True, check=False)
-
-
-@pytest.fixture
-def inputs(tmp_path):
-    """Stand-ins for what a training script demands, as variables."""
-    (tmp_path / "images").mkdir()
-    for name in ("data.json", "mm_projector.bin"):
-        (tmp_path / name).touch()
-    paths = {"DATA": "data.json", "IMAGES": "images", "PROJECTOR": "mm_projector.bin", "OUTPUT": "out"}
-    return {name: str(tmp_path / path) for name, path in paths.items()} | {"DRY_RUN": "1"}
-
-
 def words_of(script, **variables):
-    result = start(script, **variables)
+    result = run_script(script, **variables)
     assert result.returncode == 0, result.stderr
     return result.stdout.splitlines()
 
@@ -85,7 +69,7 @@ def test_without_ssh_every_machine_is_told_its_number(hostfile, inputs):
     ],
 )
 def test_a_launch_that_cannot_work_is_refused(variables, message, inputs):
-    result = start("scripts/finetune_dpn.sh", **variables, **inputs)
+    result = run_script("scripts/finetune_dpn.sh", **variables, **inputs)
     assert result.returncode == 1
     assert message in result.stderr
     assert result.stdout == ""
@@ -94,7 +78,7 @@ def test_a_launch_that_cannot_work_is_refused(variables, message, inputs):
 @pytest.mark.parametrize("text", ["node0\n", "node0 slots=4\nnode1 slots=8\n"])
 def test_a_hostfile_that_leaves_the_number_of_gpus_open_is_refused(text, tmp_path, inputs):
     (tmp_path / "hosts").write_text(text)
-    result = start("scripts/finetune_dpn.sh", HOSTFILE=str(tmp_path / "hosts"), **inputs)
+    result = run_script("scripts/finetune_dpn.sh", HOSTFILE=str(tmp_path / "hosts"), **inputs)
     assert "every line must be 'HOST slots=GPUS', with the same GPUS" in result.stderr
 
 
@@ -123,7 +107,7 @@ def test_a_preset_changes_the_micro_batch_and_not_the_global_one(preset, script,
 
 
 def test_the_projector_of_stage_one_is_the_one_of_the_same_size():
-    result = start("scripts/finetune.sh", PRESET="13b", DRY_RUN="1")
+    result = run_script("scripts/finetune.sh", PRESET="13b", DRY_RUN="1")
     assert "no checkpoints/llava-v1.5-13b-pretrain/mm_projector.bin" in result.stderr
 
 
@@ -154,7 +138,7 @@ def test_slurm_starts_one_torchrun_per_machine(tmp_path, inputs):
         "SLURM_GPUS_ON_NODE": "4",
         "PATH": f"{tmp_path}:{os.environ['PATH']}",
     }
-    result = start("scripts/slurm/finetune_dpn.sbatch", "--seed", "7", **slurm, **inputs)
+    result = run_script("scripts/slurm/finetune_dpn.sbatch", "--seed", "7", **slurm, **inputs)
     assert result.returncode == 0, result.stderr
     words = result.stdout.splitlines()
     starts = [place for place, word in enumerate(words) if word == "torchrun"]
@@ -169,7 +153,7 @@ def test_slurm_starts_one_torchrun_per_machine(tmp_path, inputs):
 
 def test_an_estimate_is_one_process_that_is_told_of_all_gpus_and_needs_no_data(tmp_path):
     meeting = {"NNODES": "2", "NODE_RANK": "0", "MASTER_ADDR": "node0", "BATCH": "8"}
-    result = start("scripts/finetune_dpn.sh", "--estimate", "True", DRY_RUN="1", **meeting)
+    result = run_script("scripts/finetune_dpn.sh", "--estimate", "True", DRY_RUN="1", **meeting)
     words = result.stdout.splitlines()
     assert words[:3] == ["python", "-m", "llava.train"], result.stderr
     assert after(words, "--estimate_gpus") == "16"

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import re
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from llava.train.arguments import parse
+from tests.script_runs import run_script
 
 ROOT = Path(__file__).parent.parent
 PATHS = [*(ROOT / "scripts").rglob("*.sh"), *(ROOT / "scripts").rglob("*.sbatch"), ROOT / ".ci/run"]
@@ -43,22 +43,6 @@ def flags_of(module):
     command = [sys.executable, "-m", module, "--help"]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return {flag.replace("-", "_") for flag in re.findall(r"--([a-z][\w-]+)", shown)}
-
-
-def run(script, *arguments, **variables):
-    inherited = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME"}}
-    command = ["bash", str(ROOT / script), *arguments]
-    return subprocess.run(command, env=inherited | variables, capture_output=True, text=True, check=False)
-
-
-@pytest.fixture
-def inputs(tmp_path):
-    """Stand-ins for what a training script demands, as variables."""
-    (tmp_path / "images").mkdir()
-    for name in ("data.json", "mm_projector.bin"):
-        (tmp_path / name).touch()
-    paths = {"DATA": "data.json", "IMAGES": "images", "PROJECTOR": "mm_projector.bin", "OUTPUT": "out"}
-    return {name: str(tmp_path / path) for name, path in paths.items()} | {"DRY_RUN": "1"}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -107,7 +91,9 @@ def test_every_flag_in_a_script_is_read_by_a_module_it_runs(script):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_flag_of_a_training_script_is_read(stage, inputs):
-    result = run(f"scripts/{stage}.sh", "--weight_decay", "0.5", LAUNCHER="none", ZERO="none", **inputs)
+    result = run_script(
+        f"scripts/{stage}.sh", "--weight_decay", "0.5", LAUNCHER="none", ZERO="none", **inputs
+    )
     assert result.returncode == 0, result.stderr
     words = result.stdout.splitlines()
     assert words[:3] == ["python", "-m", "llava.train"]
@@ -131,7 +117,7 @@ def test_every_flag_of_a_training_script_is_read(stage, inputs):
 def test_the_defaults_are_the_papers(stage, batch, rate, zero, inputs):
     if "task" in stage:
         del inputs["PROJECTOR"]  # the checkpoint to go on from brings one
-    words = run(f"scripts/{stage}.sh", **inputs).stdout.splitlines()
+    words = run_script(f"scripts/{stage}.sh", **inputs).stdout.splitlines()
     assert words[:6] == ["deepspeed", "--num_gpus", "8", "--module", "llava.train", "--deepspeed"]
     assert words[6] == f"scripts/{zero}.json"
     model, data, training = parse(words[7:])
@@ -158,12 +144,12 @@ def test_the_defaults_are_the_papers(stage, batch, rate, zero, inputs):
 
 @pytest.mark.parametrize(("gpus", "accumulation"), [("8", "1"), ("4", "2"), ("1", "8")])
 def test_the_global_batch_stays_on_any_number_of_gpus(gpus, accumulation, inputs):
-    words = run("scripts/finetune.sh", GPUS=gpus, **inputs).stdout.splitlines()
+    words = run_script("scripts/finetune.sh", GPUS=gpus, **inputs).stdout.splitlines()
     assert words[words.index("--gradient_accumulation_steps") + 1] == accumulation
 
 
 def test_a_global_batch_that_cannot_be_kept_is_refused(inputs):
-    result = run("scripts/finetune.sh", GPUS="3", **inputs)
+    result = run_script("scripts/finetune.sh", GPUS="3", **inputs)
     assert result.returncode != 0
     assert "GLOBAL_BATCH=128 is no multiple of GPUS x BATCH = 3 x 16 = 48" in result.stderr
 
@@ -180,7 +166,7 @@ def test_a_global_batch_that_cannot_be_kept_is_refused(inputs):
 )
 def test_a_missing_input_is_named_with_its_origin(variable, advice, inputs, tmp_path):
     missing = str(tmp_path / "missing")
-    result = run("scripts/finetune.sh", **(inputs | {variable: missing}))
+    result = run_script("scripts/finetune.sh", **(inputs | {variable: missing}))
     assert result.returncode == 1
     assert f"no {missing}: {advice}" in result.stderr
     assert result.stdout == ""
@@ -188,12 +174,12 @@ def test_a_missing_input_is_named_with_its_origin(variable, advice, inputs, tmp_
 
 def test_an_input_given_as_a_flag_is_not_demanded_as_a_variable(inputs, tmp_path):
     inputs["DATA"] = str(tmp_path / "missing")
-    assert run("scripts/finetune.sh", "--data_path", "other.json", **inputs).returncode == 0
+    assert run_script("scripts/finetune.sh", "--data_path", "other.json", **inputs).returncode == 0
 
 
 def test_the_toy_preset_runs_the_same_script_on_a_cpu(inputs, tmp_path):
     folders = {"BASE": str(tmp_path), "VISION_TOWER": str(tmp_path)}
-    result = run("scripts/finetune_dpn.sh", PRESET="toy", **folders, **inputs)
+    result = run_script("scripts/finetune_dpn.sh", PRESET="toy", **folders, **inputs)
     words = result.stdout.splitlines()
     assert words[:3] == ["python", "-m", "llava.train"], result.stderr
     model, _, training = parse(words[3:])
@@ -206,7 +192,7 @@ def test_the_toy_preset_runs_the_same_script_on_a_cpu(inputs, tmp_path):
     [("paper", "BUDGET", "policy"), ("policy", "LOSS_WEIGHT", "paper"), ("policy", "TARGET", "paper")],
 )
 def test_a_variable_of_the_other_dpn_preset_is_refused(preset, variable, other, inputs):
-    result = run("scripts/finetune_dpn.sh", DPN_PRESET=preset, **(inputs | {variable: "0.4"}))
+    result = run_script("scripts/finetune_dpn.sh", DPN_PRESET=preset, **(inputs | {variable: "0.4"}))
     assert result.returncode == 1
     message = f"{variable}=0.4 has no effect with DPN_PRESET={preset}: set DPN_PRESET={other}"
     assert message in result.stderr
@@ -214,7 +200,9 @@ def test_a_variable_of_the_other_dpn_preset_is_refused(preset, variable, other, 
 
 
 def test_the_budget_of_the_policy_is_passed_on(inputs):
-    words = run("scripts/finetune_dpn.sh", DPN_PRESET="policy", BUDGET="0.4", **inputs).stdout.splitlines()
+    words = run_script(
+        "scripts/finetune_dpn.sh", DPN_PRESET="policy", BUDGET="0.4", **inputs
+    ).stdout.splitlines()
     assert words[words.index("--reduction") + 1 :][:4] == [
         "dpn",
         "preset=policy",
@@ -224,7 +212,7 @@ def test_the_budget_of_the_policy_is_passed_on(inputs):
 
 
 def test_an_unknown_preset_is_refused(inputs):
-    result = run("scripts/pretrain.sh", PRESET="tiny", **inputs)
+    result = run_script("scripts/pretrain.sh", PRESET="tiny", **inputs)
     assert "no preset 'tiny'" in result.stderr
     assert result.returncode == 1
 
