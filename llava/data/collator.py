@@ -33,7 +33,7 @@ class LlavaCollator:
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """Return input_ids, labels (B, L), attention_mask (B, L) bool, images (B, 3, H, W) or a list of them.
 
-        Also sources (B,), which are for the log: whoever calls the model takes them out.
+        Also sources, B numbers for the log, which stay on the host: whoever calls the model takes them out.
 
         Labels that the model would cut off are cut here already, since Trainer counts them. A sample whose
         answers all lie behind the cut stays in the batch and is logged by its id: a long run should not end
@@ -49,7 +49,7 @@ class LlavaCollator:
             "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORE_INDEX),  # (B, L)
             "attention_mask": torch.arange(input_ids.shape[1]) < lengths[:, None],  # (B, L)
             "images": _stacked([sample["image"] for sample in samples]),
-            "sources": torch.tensor([sample["source"] for sample in samples]),  # (B,)
+            "sources": [sample["source"] for sample in samples],
         }
 
     def _kept(self, sample: Sample) -> int:

@@ -56,8 +56,8 @@ class TrainingHealth:
         """Per micro batch (S, 3) on the device: routed samples, their entropies and expected rates."""
         self.began = time.perf_counter()
 
-    def add(self, inputs: Mapping[str, Any], output: Any, sources: Tensor | None) -> None:
-        """Count one micro batch: what went in, what came out, and the sources (B,) of its samples."""
+    def add(self, inputs: Mapping[str, Any], output: Any, sources: Sequence[int] | None) -> None:
+        """Count one micro batch: what went in, what came out, and the sources of its B samples."""
         self._count_tokens(inputs)
         routing = getattr(output, "routing", None)
         if self.config is None or routing is None:
@@ -129,7 +129,7 @@ class TrainingHealth:
         self.tokens = tokens if self.tokens is None else self.tokens + tokens
 
     def _count_choices(
-        self, found: dict[str, float], routing: Routing, routed: np.ndarray, sources: Tensor | None
+        self, found: dict[str, float], routing: Routing, routed: np.ndarray, sources: Sequence[int] | None
     ) -> None:
         """Add how often every expert was chosen, and the rate of every source (realised, per DPE)."""
         assert self.config is not None
@@ -141,7 +141,7 @@ class TrainingHealth:
             return
         chosen = np.stack(routing.choices)  # (S, B)
         bits = np.where(chosen == UNROUTED, 0.0, rates[np.maximum(chosen, 0)])
-        for row, source in enumerate(sources.tolist()):
+        for row, source in enumerate(sources):
             found[f"rate/{self.sources[source]}"] += float(bits[:, row].sum())
             found[f"count/{self.sources[source]}"] += float(routed[:, row].sum())
 

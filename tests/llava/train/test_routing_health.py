@@ -85,7 +85,7 @@ def test_samples_left_alone_count_nowhere():
 
 def test_every_source_has_a_rate_of_its_own():
     health = TrainingHealth(model_of(), sources=["coco", "gqa", "vg"])
-    line = line_of(health, output_of([[0, 2], [0, 1]]), sources=torch.tensor([0, 1]))
+    line = line_of(health, output_of([[0, 2], [0, 1]]), sources=[0, 1])
     assert (line["realised_rate/coco"], line["realised_rate/gqa"]) == (0, 1.5)
     assert "realised_rate/vg" not in line
 
