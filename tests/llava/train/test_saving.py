@@ -82,7 +82,11 @@ def fill_it_with_torch():
         torch.save(torch.zeros(100_000), file)
 
 
-@pytest.mark.parametrize("failing", [fill_the_disk, fill_it_with_torch])
+def fill_it_by_path():
+    torch.save(torch.zeros(100_000), "/dev/full")
+
+
+@pytest.mark.parametrize("failing", [fill_the_disk, fill_it_with_torch, fill_it_by_path])
 def test_a_full_disk_is_an_error_that_says_what_is_left_and_what_to_do(failing, tmp_path):
     kept = write(tmp_path / "checkpoint-3")
     write(saving.unfinished(tmp_path) / "checkpoint-4")
@@ -102,9 +106,12 @@ def test_the_first_checkpoint_that_fails_says_that_there_is_none(tmp_path):
         raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
 
-def test_other_errors_of_saving_stay_what_they_are(tmp_path):
-    with pytest.raises(RuntimeError, match="mismatch"), saving.refusing_half_saves(tmp_path, is_writer=True):
-        raise RuntimeError("collective mismatch")
+@pytest.mark.parametrize("message", ["collective mismatch", "No space left in the cache of a kernel"])
+def test_other_errors_of_saving_stay_what_they_are_whatever_they_say(message, tmp_path):
+    write(saving.unfinished(tmp_path) / "checkpoint-4")
+    with pytest.raises(RuntimeError, match=message), saving.refusing_half_saves(tmp_path, is_writer=True):
+        raise RuntimeError(message)
+    assert (tmp_path / ".unfinished" / "checkpoint-4").is_dir()
 
 
 def test_the_routing_state_comes_back_in_the_dtype_it_had(model, tmp_path):
