@@ -39,7 +39,7 @@ launch_settings() {
         NNODES=$(grep -c '^[^#]*[[:space:]]slots=' "$HOSTFILE") GPUS=$slots LAUNCHER=${LAUNCHER:-deepspeed}
         [[ $LAUNCHER == deepspeed ]] || die "LAUNCHER=$LAUNCHER reads no HOSTFILE: leave one of the two out"
     fi
-    NNODES=${NNODES:-1} GPUS=${GPUS:-8} MASTER_PORT=${MASTER_PORT:-29500}
+    NNODES=${NNODES:-1} GPUS=${GPUS:-8}
     if [[ -z ${LAUNCHER:-} ]]; then
         if ((NNODES > 1)); then LAUNCHER=torchrun; else LAUNCHER=deepspeed; fi
     fi
@@ -56,20 +56,24 @@ launch_settings() {
 # train ARGUMENTS...: run llava.train under LAUNCHER. DRY_RUN=1 prints the command instead. With --estimate, one process
 # computes what all GPUs would need.
 train() {
-    local command meeting=() word
+    local command meeting=() port=() word
     for word in "$@"; do
         [[ $word != --estimate ]] || { LAUNCHER=none && set -- --estimate_gpus $((NNODES * GPUS)) "$@"; }
     done
-    [[ -z ${NODE_RANK:-} ]] ||
-        meeting=(--node_rank "$NODE_RANK" --master_addr "$MASTER_ADDR" --master_port "$MASTER_PORT")
+    [[ -z ${MASTER_PORT:-} ]] || port=(--master_port "$MASTER_PORT") # both launchers take 29500 else
+    [[ -z ${NODE_RANK:-} ]] || meeting=(--node_rank "$NODE_RANK" --master_addr "$MASTER_ADDR" "${port[@]}")
     case $LAUNCHER in
         none) command=(python -m llava.train) ;;
         deepspeed)
             if [[ -n ${HOSTFILE:-} ]]; then
-                [[ -z ${NODE_RANK:-} ]] || meeting=(--no_ssh "${meeting[@]}")
+                if [[ -n ${NODE_RANK:-} ]]; then
+                    meeting=(--no_ssh "${meeting[@]}")
+                else # DeepSpeed asks the first machine for its address, and takes the first one it names
+                    meeting=(${MASTER_ADDR:+--master_addr "$MASTER_ADDR"} "${port[@]}")
+                fi
                 command=(deepspeed --hostfile "$HOSTFILE" "${meeting[@]}" --module llava.train)
             else
-                command=(deepspeed --num_gpus "$GPUS" --module llava.train)
+                command=(deepspeed --num_gpus "$GPUS" "${port[@]}" --module llava.train)
             fi
             ;;
         torchrun)

@@ -44,6 +44,14 @@ def test_a_hostfile_is_given_to_deepspeed_which_reaches_the_machines(hostfile, i
     assert after(words, "--gradient_accumulation_steps") == "1"  # 2 x 4 GPUs x 16
 
 
+def test_deepspeed_is_told_where_to_meet_when_the_user_says_it(hostfile, inputs):
+    meeting = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "1234"}
+    words = words_of("scripts/finetune_dpn.sh", HOSTFILE=hostfile, **meeting, **inputs)
+    assert words[1:7] == ["--hostfile", hostfile, "--master_addr", "10.0.0.1", "--master_port", "1234"]
+    words = words_of("scripts/pretrain.sh", MASTER_PORT="1234", **inputs)
+    assert words[:5] == ["deepspeed", "--num_gpus", "8", "--master_port", "1234"]
+
+
 def test_without_ssh_every_machine_is_told_its_number(hostfile, inputs):
     meeting = {"NODE_RANK": "0", "MASTER_ADDR": "node0"}
     words = words_of("scripts/finetune.sh", HOSTFILE=hostfile, **meeting, **inputs)
