@@ -128,6 +128,12 @@ def is_finished(checkpoint: Path, training: TrainingArguments) -> bool:
     return has_same_end and state["global_step"] >= state["max_steps"]
 
 
+def holds_result(output_dir: Path, training: TrainingArguments) -> bool:
+    """Tell whether a run without checkpoints has come to its end here."""
+    has_weights = any(any(output_dir.glob(name)) for name in (PROJECTOR_FILE, "*.safetensors"))
+    return _step(output_dir) is not None and has_weights and is_finished(output_dir, training)
+
+
 def finish(checkpoint: Path, output_dir: Path, *, is_writer: bool) -> None:
     """Make a finished run's last checkpoint its result, unless saving got that far already."""
     if _step(output_dir) == _step(checkpoint):

@@ -190,6 +190,11 @@ def _check_training(model: ModelArguments, training: TrainingArguments) -> None:
         raise ValueError("--tune_mm_mlp_adapter and --freeze_mm_mlp_adapter together leave nothing to train")
     if training.remove_unused_columns:
         raise ValueError("--remove_unused_columns must stay False: the collator needs every field")
+    if training.save_on_each_node:
+        raise ValueError(
+            "--save_on_each_node True: a checkpoint is one folder that all ranks write, on a disk that all "
+            "machines see; leave the flag out"
+        )
     if training.model_max_length < 1:
         raise ValueError(f"--model_max_length must be at least 1, got {training.model_max_length}")
     if training.eval_strategy != "no":

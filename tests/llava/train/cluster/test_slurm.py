@@ -69,7 +69,7 @@ def test_a_requeued_job_of_two_machines_goes_on_and_learns_what_one_process_does
 ):
     del variables["GPUS"]  # Slurm says how many
     log = tmp_path / "job.log"
-    less = ["--gpus-per-node=1", "--cpus-per-task=1", f"--output={log}", "--open-mode=append", "--parsable"]
+    less = ["--gpus-per-node=1", "--cpus-per-task=2", f"--output={log}", "--parsable"]
     words = ["sbatch", *less, "scripts/slurm/finetune_dpn.sbatch", *NO_PROGRESS]
     job = slurm(*words, variables=variables).strip()
 
@@ -82,6 +82,9 @@ def test_a_requeued_job_of_two_machines_goes_on_and_learns_what_one_process_does
 
     wait_for(lambda: is_over() or any((tmp_path / "out").glob("checkpoint-*")), lambda: tail(log), SECONDS)
     assert state() == "RUNNING", tail(log)
+    assert " CPUs=4 " in slurm(
+        "scontrol", "show", "step", f"{job}.0", "--oneliner"
+    )  # 2 for each machine's task
     slurm("scontrol", "requeue", job)
     wait_for(is_over, lambda: tail(log), SECONDS)
     assert state() == "COMPLETED", tail(log)
