@@ -40,7 +40,7 @@ launch_settings() {
         [[ $LAUNCHER == deepspeed ]] || die "LAUNCHER=$LAUNCHER reads no HOSTFILE: leave one of the two out"
     fi
     NNODES=${NNODES:-1}
-    if [[ -n ${CUDA_VISIBLE_DEVICES:-} ]]; then # deepspeed would take GPUs 0, 1, ... all the same
+    if [[ -n ${CUDA_VISIBLE_DEVICES:-} && -z ${HOSTFILE:-} ]]; then # deepspeed would take GPUs 0, 1, ... all the same
         local commas=${CUDA_VISIBLE_DEVICES//[^,]/}
         GPUS=${GPUS:-$((${#commas} + 1))} LAUNCHER=${LAUNCHER:-torchrun}
         [[ $LAUNCHER != deepspeed ]] || die "LAUNCHER=deepspeed doesn't keep to CUDA_VISIBLE_DEVICES: leave one out"
@@ -64,7 +64,7 @@ require_gpus() {
     [[ $LAUNCHER == none || ${DS_ACCELERATOR:-} == cpu || ${CUDA_VISIBLE_DEVICES-all} == "" ]] && return
     [[ -z ${HOSTFILE:-} ]] && command -v nvidia-smi >/dev/null || return 0
     local there
-    there=$(nvidia-smi --list-gpus | grep -c '^GPU')
+    there=$(nvidia-smi --list-gpus | grep -c '^GPU') || die "nvidia-smi finds no GPU; PRESET=toy needs none"
     ((GPUS <= there)) || die "GPUS=$GPUS, but this machine has $there: set GPUS=$there (the global batch stays)"
 }
 

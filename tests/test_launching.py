@@ -52,6 +52,12 @@ def test_deepspeed_is_told_where_to_meet_when_the_user_says_it(hostfile, inputs)
     assert words[:5] == ["deepspeed", "--num_gpus", "8", "--master_port", "1234"]
 
 
+def test_a_hostfile_says_which_gpus_are_taken(hostfile, inputs):
+    words = words_of("scripts/finetune_dpn.sh", HOSTFILE=hostfile, CUDA_VISIBLE_DEVICES="0,1", **inputs)
+    assert words[:2] == ["deepspeed", "--hostfile"]
+    assert after(words, "--gradient_accumulation_steps") == "1"
+
+
 def test_without_ssh_every_machine_is_told_its_number(hostfile, inputs):
     meeting = {"NODE_RANK": "0", "MASTER_ADDR": "node0"}
     words = words_of("scripts/finetune.sh", HOSTFILE=hostfile, **meeting, **inputs)
@@ -166,7 +172,9 @@ def test_slurm_starts_one_torchrun_per_machine(tmp_path, inputs):
 def three_gpus(tmp_path):
     """A PATH with an nvidia-smi that lists three GPUs."""
     tool = tmp_path / "nvidia-smi"
-    tool.write_text('#!/usr/bin/env bash\nfor i in 0 1 2; do echo "GPU $i: H100 (UUID: GPU-$i)"; done\n')
+    tool.write_text(
+        '#!/usr/bin/env bash\nfor i in ${LISTED-0 1 2}; do echo "GPU $i: H100 (UUID: GPU-$i)"; done\n'
+    )
     tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
     return f"{tmp_path}:{os.environ['PATH']}"
 
@@ -178,6 +186,12 @@ def test_more_processes_than_gpus_are_refused_where_the_gpus_can_be_counted(laun
     assert "GPUS=8, but this machine has 3: set GPUS=3" in result.stderr
     assert words_of("scripts/finetune_dpn.sh", PATH=three_gpus, LAUNCHER=launcher, GPUS="2", **inputs)
     assert words_of("scripts/finetune_dpn.sh", PATH=three_gpus, LAUNCHER="none", ZERO="none", **inputs)
+
+
+def test_a_machine_without_a_working_gpu_is_told_so(three_gpus, inputs):
+    result = run_script("scripts/finetune_dpn.sh", PATH=three_gpus, LISTED="", **inputs)
+    assert result.returncode == 1
+    assert "nvidia-smi finds no GPU; PRESET=toy needs none" in result.stderr
 
 
 def test_chosen_gpus_are_kept_to_and_counted(three_gpus, inputs):
