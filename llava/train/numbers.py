@@ -1,4 +1,4 @@
-"""Ranges of the numeric flags, of those that transformers and torch take as they are or refuse hours later."""
+"""Ranges of numeric flags that transformers and torch take as they are, or refuse hours later."""
 
 import math
 
