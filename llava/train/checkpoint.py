@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from llava.model.projector import gathered
 from llava.train.arguments import TrainingArguments
+from llava.train.damage import damaged
 
 logger = logging.getLogger(__name__)
 
@@ -106,16 +107,18 @@ def replace_file(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def last_checkpoint(output_dir: Path) -> Path | None:
-    """Find the complete checkpoint-N with the highest N; name the incomplete ones that are passed over."""
+    """Find the complete checkpoint-N with the highest N; name those that are passed over, and why."""
     complete: dict[int, Path] = {}
     for folder in output_dir.glob("checkpoint-*"):
         step = folder.name.removeprefix("checkpoint-")
         if not step.isdecimal():
             continue
-        if _is_complete(folder):
-            complete[int(step)] = folder
-        else:
+        if not _is_complete(folder):
             logger.warning("%s is incomplete (its saving was interrupted) and is not used", folder)
+        elif broken := damaged(folder):
+            logger.warning("%s is damaged (%s) and is not used", folder, ", ".join(broken))
+        else:
+            complete[int(step)] = folder
     return complete[max(complete)] if complete else None
 
 

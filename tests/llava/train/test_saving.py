@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from llava.train import saving
@@ -13,8 +14,9 @@ from llava.train.checkpoint import last_checkpoint
 def write(folder):
     """Write what makes a folder a complete checkpoint."""
     (folder / "inner").mkdir(parents=True)
-    for name in ("model.safetensors", "optimizer.pt", "inner/states.pt"):
-        (folder / name).write_text("weights")
+    save_file({"a": torch.zeros(1)}, folder / "model.safetensors")
+    for name in ("optimizer.pt", "inner/states.pt"):
+        torch.save({}, folder / name)
     (folder / "trainer_state.json").write_text('{"global_step": 1}')
     return folder
 
