@@ -94,8 +94,6 @@ class PolicyObjective(Objective):
         """Weigh the mean entropy over the samples (B,) that every DPE routed."""
         if not self.config.entropy_weight:
             return weight.new_zeros(())
-        probabilities = routing.probabilities  # (S, B, E)
-        entropy = -(probabilities * probabilities.clamp(min=1e-9).log()).sum(-1)  # (S, B)
-        routed = to_device(routing.is_routed, weight.device) * weight
-        mean = (entropy * routed).sum() / routed.sum().clamp(min=1)
+        routed = to_device(routing.is_routed, weight.device) * weight  # (S, B)
+        mean = (routing.entropies * routed).sum() / routed.sum().clamp(min=1)
         return self.config.entropy_weight * self.exploration() * mean

@@ -49,6 +49,12 @@ class Routing:
         return torch.stack(self.logits).softmax(-1)
 
     @property
+    def entropies(self) -> Tensor:
+        """Give the entropy of every DPE's probabilities in nats: (S, B); ln E is no preference."""
+        probabilities = self.probabilities
+        return -(probabilities * probabilities.clamp(min=1e-9).log()).sum(-1)
+
+    @property
     def is_routed(self) -> np.ndarray:
         """(S, B) bool: the DPE chose for this sample."""
         return np.stack(self.choices) != UNROUTED

@@ -18,7 +18,7 @@ load_preset() {
 require() {
     local kind=$1 variable=$2 flag=$3 advice=$4
     local path=${!variable}
-    for word in "${@:5}"; do [[ $word == "$flag" || $word == "$flag="* || $word == --estimate ]] && return 0; done
+    for word in "${@:5}"; do [[ $word == "$flag" || $word == "$flag="* || $word == --estimate* ]] && return 0; done
     test "$kind" "$path" || die "no $path: $advice, or set $variable"
 }
 
@@ -39,7 +39,13 @@ launch_settings() {
         NNODES=$(grep -c '^[^#]*[[:space:]]slots=' "$HOSTFILE") GPUS=$slots LAUNCHER=${LAUNCHER:-deepspeed}
         [[ $LAUNCHER == deepspeed ]] || die "LAUNCHER=$LAUNCHER reads no HOSTFILE: leave one of the two out"
     fi
-    NNODES=${NNODES:-1} GPUS=${GPUS:-8} MASTER_PORT=${MASTER_PORT:-29500}
+    NNODES=${NNODES:-1}
+    if [[ -n ${CUDA_VISIBLE_DEVICES:-} && -z ${HOSTFILE:-} ]]; then # deepspeed would take GPUs 0, 1, ... all the same
+        local commas=${CUDA_VISIBLE_DEVICES//[^,]/}
+        GPUS=${GPUS:-$((${#commas} + 1))} LAUNCHER=${LAUNCHER:-torchrun}
+        [[ $LAUNCHER != deepspeed ]] || die "LAUNCHER=deepspeed doesn't keep to CUDA_VISIBLE_DEVICES: leave one out"
+    fi
+    GPUS=${GPUS:-8}
     if [[ -z ${LAUNCHER:-} ]]; then
         if ((NNODES > 1)); then LAUNCHER=torchrun; else LAUNCHER=deepspeed; fi
     fi
@@ -53,23 +59,36 @@ launch_settings() {
         die "LAUNCHER=deepspeed needs a HOSTFILE for NNODES=$NNODES; or use LAUNCHER=torchrun"
 }
 
+# require_gpus: refuse to start more processes than this machine has GPUs, where the driver can be asked.
+require_gpus() {
+    [[ $LAUNCHER == none || ${DS_ACCELERATOR:-} == cpu || ${CUDA_VISIBLE_DEVICES-all} == "" ]] && return
+    [[ -z ${HOSTFILE:-} ]] && command -v nvidia-smi >/dev/null || return 0
+    local there
+    there=$(nvidia-smi --list-gpus | grep -c '^GPU') || die "nvidia-smi finds no GPU; PRESET=toy needs none"
+    ((GPUS <= there)) || die "GPUS=$GPUS, but this machine has $there: set GPUS=$there (the global batch stays)"
+}
+
 # train ARGUMENTS...: run llava.train under LAUNCHER. DRY_RUN=1 prints the command instead. With --estimate, one process
 # computes what all GPUs would need.
 train() {
-    local command meeting=() word
+    local command meeting=() port=() word
     for word in "$@"; do
-        [[ $word != --estimate ]] || { LAUNCHER=none && set -- --estimate_gpus $((NNODES * GPUS)) "$@"; }
+        [[ $word != --estimate && $word != --estimate=* ]] || { LAUNCHER=none && set -- --estimate_gpus $((NNODES * GPUS)) "$@"; }
     done
-    [[ -z ${NODE_RANK:-} ]] ||
-        meeting=(--node_rank "$NODE_RANK" --master_addr "$MASTER_ADDR" --master_port "$MASTER_PORT")
+    [[ -z ${MASTER_PORT:-} ]] || port=(--master_port "$MASTER_PORT") # both launchers take 29500 else
+    [[ -z ${NODE_RANK:-} ]] || meeting=(--node_rank "$NODE_RANK" --master_addr "$MASTER_ADDR" "${port[@]}")
     case $LAUNCHER in
         none) command=(python -m llava.train) ;;
         deepspeed)
             if [[ -n ${HOSTFILE:-} ]]; then
-                [[ -z ${NODE_RANK:-} ]] || meeting=(--no_ssh "${meeting[@]}")
+                if [[ -n ${NODE_RANK:-} ]]; then
+                    meeting=(--no_ssh "${meeting[@]}")
+                else # DeepSpeed asks the first machine for its address, and takes the first one it names
+                    meeting=(${MASTER_ADDR:+--master_addr "$MASTER_ADDR"} "${port[@]}")
+                fi
                 command=(deepspeed --hostfile "$HOSTFILE" "${meeting[@]}" --module llava.train)
             else
-                command=(deepspeed --num_gpus "$GPUS" --module llava.train)
+                command=(deepspeed --num_gpus "$GPUS" "${port[@]}" --module llava.train)
             fi
             ;;
         torchrun)
@@ -81,6 +100,7 @@ train() {
     esac
     [[ $ZERO == none ]] || command+=(--deepspeed "$ZERO")
     command+=("$@")
+    require_gpus
     if [[ -n ${DRY_RUN:-} ]]; then printf '%s\n' "${command[@]}"; else exec "${command[@]}"; fi
 }
 

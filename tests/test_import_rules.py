@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 SEAM = "llava/model/reduction.py"
 BASICS = ("llava.constants", "llava.conversation", "llava.mm_utils")
 VERSION = "llava.__version__"
+OPS = "llava.deepspeed_ops"
 EVAL_BASICS = tuple(f"llava.eval.{name}" for name in ("benchmark", "reading", "writing", "vqa_text"))
 
 # What of `llava` and `dpn` the files of a folder may import. The first folder that fits a file decides.
@@ -21,11 +22,11 @@ ALLOWED = [
     ("llava/model/", (*BASICS, "llava.model")),
     ("llava/data/__main__.py", (*BASICS, "llava.data", "llava.model.tokenizer")),
     ("llava/data/", (*BASICS, "llava.data")),
-    ("llava/train/", (*BASICS, VERSION, "llava.data", "llava.model", "llava.train")),
+    ("llava/train/", (*BASICS, VERSION, OPS, "llava.data", "llava.model", "llava.train")),
     ("llava/eval/benchmarks/", ("llava.constants", *EVAL_BASICS, "llava.eval.benchmarks")),
     ("llava/eval/", (*BASICS, VERSION, "llava.model", "llava.eval")),
     ("llava/serve/", (*BASICS, "llava.model", "llava.eval", "llava.serve")),
-    ("llava/bench/", (*BASICS, VERSION, "llava.model", "llava.bench")),
+    ("llava/bench/", (*BASICS, VERSION, OPS, "llava.model", "llava.bench")),
     ("llava/toy/", (*BASICS, "llava.toy")),
     ("llava/", BASICS),
 ]

@@ -44,6 +44,20 @@ def test_a_hostfile_is_given_to_deepspeed_which_reaches_the_machines(hostfile, i
     assert after(words, "--gradient_accumulation_steps") == "1"  # 2 x 4 GPUs x 16
 
 
+def test_deepspeed_is_told_where_to_meet_when_the_user_says_it(hostfile, inputs):
+    meeting = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "1234"}
+    words = words_of("scripts/finetune_dpn.sh", HOSTFILE=hostfile, **meeting, **inputs)
+    assert words[1:7] == ["--hostfile", hostfile, "--master_addr", "10.0.0.1", "--master_port", "1234"]
+    words = words_of("scripts/pretrain.sh", MASTER_PORT="1234", **inputs)
+    assert words[:5] == ["deepspeed", "--num_gpus", "8", "--master_port", "1234"]
+
+
+def test_a_hostfile_says_which_gpus_are_taken(hostfile, inputs):
+    words = words_of("scripts/finetune_dpn.sh", HOSTFILE=hostfile, CUDA_VISIBLE_DEVICES="0,1", **inputs)
+    assert words[:2] == ["deepspeed", "--hostfile"]
+    assert after(words, "--gradient_accumulation_steps") == "1"
+
+
 def test_without_ssh_every_machine_is_told_its_number(hostfile, inputs):
     meeting = {"NODE_RANK": "0", "MASTER_ADDR": "node0"}
     words = words_of("scripts/finetune.sh", HOSTFILE=hostfile, **meeting, **inputs)
@@ -127,7 +141,8 @@ def test_routers_keep_their_rate_under_lora_in_every_preset(inputs):
 def test_slurm_starts_one_torchrun_per_machine(tmp_path, inputs):
     tools = {
         "scontrol": "echo node7; echo node8",
-        "srun": 'shift; for SLURM_NODEID in 0 1; do export SLURM_NODEID; "$@"; done',
+        "srun": 'shift; echo "$SRUN_CPUS_PER_TASK cores"; '
+        'for SLURM_NODEID in 0 1; do export SLURM_NODEID; "$@"; done',
     }
     for name, body in tools.items():
         (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
@@ -136,11 +151,13 @@ def test_slurm_starts_one_torchrun_per_machine(tmp_path, inputs):
     slurm |= {
         "SLURM_JOB_NUM_NODES": "2",
         "SLURM_GPUS_ON_NODE": "4",
+        "SLURM_CPUS_PER_TASK": "32",
         "PATH": f"{tmp_path}:{os.environ['PATH']}",
     }
     result = run_script("scripts/slurm/finetune_dpn.sbatch", "--seed", "7", **slurm, **inputs)
     assert result.returncode == 0, result.stderr
     words = result.stdout.splitlines()
+    assert words[0] == "32 cores"
     starts = [place for place, word in enumerate(words) if word == "torchrun"]
     for rank, place in enumerate(starts):
         expected = f"torchrun --nnodes 2 --node_rank {rank} --master_addr node7 --master_port 20123"
@@ -149,6 +166,40 @@ def test_slurm_starts_one_torchrun_per_machine(tmp_path, inputs):
     assert words.count("--seed") == 4  # the script's, and the user's last
     _, _, training = parse(words[starts[1] + 15 :])
     assert training.seed == 7
+
+
+@pytest.fixture
+def three_gpus(tmp_path):
+    """A PATH with an nvidia-smi that lists three GPUs."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(
+        '#!/usr/bin/env bash\nfor i in ${LISTED-0 1 2}; do echo "GPU $i: H100 (UUID: GPU-$i)"; done\n'
+    )
+    tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
+    return f"{tmp_path}:{os.environ['PATH']}"
+
+
+@pytest.mark.parametrize("launcher", ["deepspeed", "torchrun"])
+def test_more_processes_than_gpus_are_refused_where_the_gpus_can_be_counted(launcher, three_gpus, inputs):
+    result = run_script("scripts/finetune_dpn.sh", PATH=three_gpus, LAUNCHER=launcher, **inputs)
+    assert result.returncode == 1
+    assert "GPUS=8, but this machine has 3: set GPUS=3" in result.stderr
+    assert words_of("scripts/finetune_dpn.sh", PATH=three_gpus, LAUNCHER=launcher, GPUS="2", **inputs)
+    assert words_of("scripts/finetune_dpn.sh", PATH=three_gpus, LAUNCHER="none", ZERO="none", **inputs)
+
+
+def test_a_machine_without_a_working_gpu_is_told_so(three_gpus, inputs):
+    result = run_script("scripts/finetune_dpn.sh", PATH=three_gpus, LISTED="", **inputs)
+    assert result.returncode == 1
+    assert "nvidia-smi finds no GPU; PRESET=toy needs none" in result.stderr
+
+
+def test_chosen_gpus_are_kept_to_and_counted(three_gpus, inputs):
+    words = words_of("scripts/finetune_dpn.sh", PATH=three_gpus, CUDA_VISIBLE_DEVICES="0,2", **inputs)
+    assert words[:4] == ["torchrun", "--standalone", "--nproc_per_node", "2"]
+    assert after(words, "--gradient_accumulation_steps") == "4"
+    refused = run_script("scripts/finetune.sh", CUDA_VISIBLE_DEVICES="0,2", LAUNCHER="deepspeed", **inputs)
+    assert "LAUNCHER=deepspeed doesn't keep to CUDA_VISIBLE_DEVICES: leave one out" in refused.stderr
 
 
 def test_an_estimate_is_one_process_that_is_told_of_all_gpus_and_needs_no_data(tmp_path):

@@ -20,6 +20,7 @@ from llava.bench.arguments import BenchArguments
 from llava.bench.inputs import Batch
 from llava.bench.timing import Samples
 from llava.bench.variants import Routes
+from llava.deepspeed_ops import leave_out_inference_op
 
 
 def is_rank() -> bool:
@@ -64,8 +65,8 @@ def connect(arguments: BenchArguments) -> None:
     is_cuda = arguments.torch_device.type == "cuda"
     if is_cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    else:  # inference's op, which DeepSpeed would compile for half a minute
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    else:
+        leave_out_inference_op()
     deepspeed.init_distributed(dist_backend="nccl" if is_cuda else "gloo", verbose=False)
 
 

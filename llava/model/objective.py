@@ -21,7 +21,6 @@ from llava.model.reduction import (
     loss_of_routing,
     stage_cost,
 )
-from llava.model.report import routing_metrics
 
 
 class BatchLoss(NamedTuple):
@@ -102,6 +101,11 @@ def routing_objective(
         reducer: holds the configuration and the policy's state.
         config: sizes for the cost.
     """
+    hinge = loss_of_routing(routing, reducer.config)
+    loss = reducer.config.loss_weight * hinge
+    metrics = {"routing_loss": hinge.detach()}
+    if reducer.policy is None or not reducer.training:
+        return RoutingObjective(loss, metrics, None)
     costs = stage_cost(
         routing.visual_counts,
         routing.layers,
@@ -109,12 +113,6 @@ def routing_objective(
         hidden_size=config.hidden_size,
         intermediate_size=config.intermediate_size,
     )  # (S + 1, B)
-    cost = costs.sum(0)
-    hinge = loss_of_routing(routing, reducer.config)
-    loss = reducer.config.loss_weight * hinge
-    metrics = {"routing_loss": hinge.detach(), **routing_metrics(routing, reducer.config, cost)}
-    if reducer.policy is None or not reducer.training:
-        return RoutingObjective(loss, metrics, None)
     routed = routing.is_routed.any(0) & (answer.counts > 0)  # (B,)
     seen = Consequences(
         answer.per_sample,

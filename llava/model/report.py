@@ -1,25 +1,15 @@
-"""What the decoder did, in numbers: per sample for evaluation, per batch for training logs.
-
-Shapes: B samples, S DPE layers, E experts.
-"""
+"""What the decoder did with every sample, in numbers. Shapes: B samples, S DPE layers, E experts."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from llava.model.reduction import (
-    UNROUTED,
     DecoderShape,
-    DpnConfig,
     PyramidLlamaConfig,
     Routing,
     count_flops,
     count_full_flops,
-    expected_rates,
     per_layer,
 )
 
@@ -100,34 +90,3 @@ def flops_ratios(sample: SampleReport, config: PyramidLlamaConfig) -> dict[str, 
     """
     counted = flops(sample, config)
     return {name: cost / dense if dense else 1.0 for name, (cost, dense) in counted.items()}
-
-
-def routing_metrics(routing: Routing, config: DpnConfig, cost: np.ndarray) -> dict[str, Tensor]:
-    """Summarise a training batch for the log: shares of the experts, rate, entropy, cost.
-
-    Detached scalars on the device.
-
-    A batch in which nothing was routed has nothing to report.
-
-    Args:
-        routing: decisions of the batch.
-        config: names the experts and the rates.
-        cost: (B,) share of the dense visual FLOPs per sample.
-    """
-    routed = routing.is_routed  # (S, B)
-    if not routed.any():
-        return {}
-    probabilities = routing.probabilities.detach()  # (S, B, E)
-    metrics = {"visual_flops": float(cost[routed.any(0)].mean())}
-    for layer, choice in zip(routing.layers, routing.choices, strict=True):
-        chosen = choice[choice != UNROUTED]
-        for index, (rows, columns) in enumerate(routing.kernels if len(chosen) else ()):
-            metrics[f"share_{rows}x{columns}@{layer}"] = float((chosen == index).mean())
-    weight = torch.from_numpy(routed).to(probabilities.device)
-    entropy = -(probabilities * probabilities.clamp(min=1e-9).log()).sum(-1)  # (S, B)
-    count = weight.sum()
-    return {
-        **{name: torch.tensor(value) for name, value in metrics.items()},
-        "rate": (expected_rates(probabilities, config) * weight).sum() / count,
-        "router_entropy": (entropy * weight).sum() / count,
-    }

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from llava.model.projector import gathered
 from llava.train.arguments import TrainingArguments
+from llava.train.damage import damaged
 
 logger = logging.getLogger(__name__)
 
@@ -106,16 +107,18 @@ def replace_file(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def last_checkpoint(output_dir: Path) -> Path | None:
-    """Find the complete checkpoint-N with the highest N; name the incomplete ones that are passed over."""
+    """Find the complete checkpoint-N with the highest N; name those that are passed over, and why."""
     complete: dict[int, Path] = {}
     for folder in output_dir.glob("checkpoint-*"):
         step = folder.name.removeprefix("checkpoint-")
         if not step.isdecimal():
             continue
-        if _is_complete(folder):
-            complete[int(step)] = folder
-        else:
+        if not _is_complete(folder):
             logger.warning("%s is incomplete (its saving was interrupted) and is not used", folder)
+        elif broken := damaged(folder):
+            logger.warning("%s is damaged (%s) and is not used", folder, ", ".join(broken))
+        else:
+            complete[int(step)] = folder
     return complete[max(complete)] if complete else None
 
 
@@ -126,6 +129,12 @@ def is_finished(checkpoint: Path, training: TrainingArguments) -> bool:
         return state["global_step"] >= training.max_steps
     has_same_end = state["num_train_epochs"] == math.ceil(training.num_train_epochs)
     return has_same_end and state["global_step"] >= state["max_steps"]
+
+
+def holds_result(output_dir: Path, training: TrainingArguments) -> bool:
+    """Tell whether a run without checkpoints has come to its end here."""
+    has_weights = any(any(output_dir.glob(name)) for name in (PROJECTOR_FILE, "*.safetensors"))
+    return _step(output_dir) is not None and has_weights and is_finished(output_dir, training)
 
 
 def finish(checkpoint: Path, output_dir: Path, *, is_writer: bool) -> None:

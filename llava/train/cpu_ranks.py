@@ -2,13 +2,14 @@
 
 Without a GPU, accelerate looks for a backend, finds none, and takes every process for the only one. Both
 libraries let a caller connect the processes first (`PartialState(backend=...)`) and then use what is there
-(`use_configured_state`). Besides, one row of DeepSpeed's table of ops says that its shared-memory op isn't to
-be had, which is all this file does.
+(`use_configured_state`), which is all this file does.
 """
 
 import os
 from datetime import timedelta
 from typing import Any
+
+from llava.deepspeed_ops import leave_out_inference_op
 
 _ASKED = "ACCELERATE_USE_DEEPSPEED"
 
@@ -25,18 +26,14 @@ def connect(timeout: int) -> dict[str, Any]:
     Raises:
         ValueError: no launcher has started this process.
     """
-    # `--help` and the checks do without
-    import deepspeed  # noqa: PLC0415
-    from accelerate import PartialState  # noqa: PLC0415
+    from accelerate import PartialState  # noqa: PLC0415 - `--help` and the checks do without
 
     if "LOCAL_RANK" not in os.environ:
         raise ValueError(
             "--deepspeed on a CPU needs a launcher, also for one process: "
             "torchrun --standalone --nproc_per_node 1 -m llava.train ..."
         )
-    # It serves inference only. DeepSpeed would compile it for half a minute, or wait without end for the lock
-    # of a start that was killed while it compiled.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    leave_out_inference_op()
     os.environ[_ASKED] = "true"  # as transformers itself does, for this call only
     try:
         PartialState(backend="gloo", timeout=timedelta(seconds=timeout))

@@ -31,6 +31,7 @@ from llava.train.footprint import (
     readable,
 )
 from llava.train.longest import Load, longest_batch
+from llava.train.numbers import check_numbers
 from llava.train.sources import require_source
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ def main(argv: Sequence[str]) -> str:
     arguments = parse(argv)
     require_source("model_name_or_path", arguments.model.model_name_or_path, "the base language model")
     require_source("vision_tower", arguments.model.vision_tower, "the CLIP vision tower")
+    check_numbers(arguments.training)
     reduction = parse_reduction(arguments.model.reduction)
     check_reduction(arguments, reduction)
     path = arguments.data.data_path

@@ -155,10 +155,11 @@ def held_bytes(counts: Counts, engine: Engine) -> Memory:
         "optimizer": trained * (MASTER_BYTES + MOMENT_BYTES) / ranks,
     }
     host = 0.0
-    for name, is_off in (("weights", engine.offloads_parameters), ("optimizer", engine.offloads_optimizer)):
-        if is_off:
-            host += held[name]
-            held[name] = 0.0
+    if engine.offloads_parameters:
+        host, held["weights"] = held["weights"], 0.0
+    if engine.offloads_optimizer:  # Adam runs on the host, where gradients go one by one, in float32
+        host += held["optimizer"] + trained * FULL_BYTES / ranks
+        held["optimizer"] = held["gradients"] = 0.0
     gathered = min(MAX_LIVE, counts.total) * size if engine.stage == 3 else 0.0
     held["engine's buffers"] = gathered + (min(BUCKET, 2 * trained * size) if ranks > 1 else 0.0)
     return Memory(held, 0.0, host)

@@ -21,6 +21,7 @@ from llava.train.arguments import Arguments, DataArguments, ModelArguments, Trai
 from llava.train.asked_reduction import check_reduction
 from llava.train.estimate import describe, estimate
 from llava.train.footprint import readable
+from llava.train.numbers import check_numbers
 from llava.train.sources import require_source
 from llava.train.space import check_space, needed_space
 
@@ -39,6 +40,7 @@ def check_arguments(arguments: Arguments, *, has_reduction: bool) -> None:
     model, data, training = arguments
     _check_model(model, has_reduction=has_reduction)
     _check_data(data)
+    check_numbers(training)
     _check_training(model, training)
     _check_adapter(model, training)
     _check_quantization(training)
@@ -190,8 +192,11 @@ def _check_training(model: ModelArguments, training: TrainingArguments) -> None:
         raise ValueError("--tune_mm_mlp_adapter and --freeze_mm_mlp_adapter together leave nothing to train")
     if training.remove_unused_columns:
         raise ValueError("--remove_unused_columns must stay False: the collator needs every field")
-    if training.model_max_length < 1:
-        raise ValueError(f"--model_max_length must be at least 1, got {training.model_max_length}")
+    if training.save_on_each_node:
+        raise ValueError(
+            "--save_on_each_node True: a checkpoint is one folder that all ranks write, on a disk that all "
+            "machines see; leave the flag out"
+        )
     if training.eval_strategy != "no":
         raise ValueError(
             f"--eval_strategy {training.eval_strategy}: training evaluates nothing; leave the flag out and "
@@ -209,8 +214,6 @@ def _check_adapter(model: ModelArguments, training: TrainingArguments) -> None:
         raise ValueError(
             "--lora_enable and --tune_mm_mlp_adapter exclude each other: stage 1 trains the projector alone"
         )
-    if training.lora_r < 1:
-        raise ValueError(f"--lora_r must be at least 1, got {training.lora_r}")
     if training.lora_bias not in LORA_BIASES:
         raise ValueError(f"--lora_bias must be one of {', '.join(LORA_BIASES)}, got {training.lora_bias}")
 

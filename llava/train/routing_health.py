@@ -65,19 +65,19 @@ class TrainingHealth:
         routed = routing.is_routed  # (S, B)
         probabilities = routing.probabilities.detach()  # (S, B, E)
         weight = torch.from_numpy(routed).to(probabilities.device, torch.float32)
-        entropy = -(probabilities * probabilities.clamp(min=1e-9).log()).sum(-1)
-        rates = expected_rates(probabilities, self.config)
-        self.uncertain.append(torch.stack([weight, entropy * weight, rates * weight], -1).sum(1))  # (S, 3)
+        entropies, rates = routing.entropies.detach(), expected_rates(probabilities, self.config)
+        self.uncertain.append(torch.stack([weight, entropies * weight, rates * weight], -1).sum(1))  # (S, 3)
         found = dict.fromkeys(self.names, 0.0)
         self._count_choices(found, routing, routed, sources)
         self._count_work(found, routing, routed)
         self.sums += torch.tensor([found[name] for name in self.names], dtype=torch.float64)
 
-    def pop(self, metrics: Mapping[str, float]) -> dict[str, float]:
+    def pop(self, metrics: Mapping[str, float], *, step: int = 0) -> dict[str, float]:
         """Give a line's numbers and start again; every rank must call it at the same step.
 
         Args:
             metrics: the model's means on this rank; those that every rank has are averaged over the ranks.
+            step: that the line is about.
         """
         elapsed = time.perf_counter() - self.began
         common = [
@@ -97,7 +97,7 @@ class TrainingHealth:
         line = {**metrics, **{name: value / ranks for name, value in zip(common, means, strict=True)}}
         if self.config is not None:
             routed = whole[len(whole) - 3 * stages :].reshape(stages, 3)
-            line |= self._routing_line(sums, routed)
+            line |= self._routing_line(sums, routed, step)
         if elapsed > 0:
             line["tokens_per_second"] = round(tokens / elapsed, 1)
         self.sums.zero_()
@@ -168,12 +168,12 @@ class TrainingHealth:
             found["flops"] += ratios["full"]
             found["samples"] += 1
 
-    def _routing_line(self, sums: Mapping[str, float], unsure: Tensor) -> dict[str, float]:
+    def _routing_line(self, sums: Mapping[str, float], unsure: Tensor, step: int) -> dict[str, float]:
         """Divide the sums of all ranks; `unsure` (S, 3) is samples, entropies and expected rates."""
         assert self.config is not None
         if not sums["samples"]:
             return {}
-        line = self._choices_line(sums, unsure)
+        line = self._choices_line(sums, unsure, step)
         if self.config.loss_weight:
             line["target_rate"] = self.config.target
         if self.config.budget:
@@ -186,7 +186,7 @@ class TrainingHealth:
                 line[f"realised_rate/{source}"] = sums[f"rate/{source}"] / sums[f"count/{source}"]
         return line
 
-    def _choices_line(self, sums: Mapping[str, float], unsure: Tensor) -> dict[str, float]:
+    def _choices_line(self, sums: Mapping[str, float], unsure: Tensor, step: int) -> dict[str, float]:
         """Give shares, entropies and rates, and let the alarm see them."""
         assert self.config is not None
         assert self.alarm is not None
@@ -206,7 +206,7 @@ class TrainingHealth:
         line |= {"router_entropy": entropy / decisions, "rate": expected / decisions}
         line["realised_rate"] = realised / decisions
         entropies = {layer: line.get(f"entropy@{layer}") for layer in counts}
-        self.alarm.see(counts, entropies)
+        self.alarm.see(step, counts, entropies)
         return line
 
     def _over_ranks(self, values: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import shutil
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,9 +22,6 @@ logger = logging.getLogger(__name__)
 
 UNFINISHED = ".unfinished"
 """Folder inside --output_dir that is cleared before every run and after every checkpoint."""
-
-_WRITING = ("inline_container", "PytorchStreamWriter", "iostream error", "No space left", "I/O error")
-"""Words of what torch raises, as a RuntimeError like any other, when it can't write a file."""
 
 _BUFFERS = "routing_state_{}.pt"
 
@@ -50,7 +48,7 @@ def refusing_half_saves(output_dir: Path, *, is_writer: bool) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not any(word in str(error) for word in _WRITING):
+        if isinstance(error, RuntimeError) and not _is_from_torch_save(error):
             raise
         if is_writer:
             clear(output_dir)
@@ -137,6 +135,15 @@ def free_space(folder: Path) -> str:
 def _routing_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
     """List the buffers that the decoder's reducer has, by name."""
     return {name: buffer for name, buffer in model.named_buffers() if "reducer." in name}
+
+
+def _is_from_torch_save(error: RuntimeError) -> bool:
+    """Tell whether torch's file writer raised it: a full disk is a RuntimeError there like any other.
+
+    The writer is compiled, so that the last Python frame is the one in torch.serialization that called it.
+    """
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals["__name__"] == torch.serialization.__name__
 
 
 def _first_line(error: Exception) -> str:

@@ -17,6 +17,7 @@ from llava.data.records import Record, read_records
 from llava.data.verify import quick_check
 from llava.model.reduction import from_dict, parse_reduction, routing_prompt
 from llava.train import saving
+from llava.train.agreement import agree
 from llava.train.arguments import Arguments, TrainingArguments, parse
 from llava.train.build import build_for_training
 from llava.train.checkpoint import (
@@ -24,6 +25,7 @@ from llava.train.checkpoint import (
     PartialWeights,
     check_engine,
     finish,
+    holds_result,
     is_finished,
     last_checkpoint,
     rehearse_saving,
@@ -80,10 +82,14 @@ def run(job: Job) -> None:
     """Build, train and save; a run that was interrupted goes on, one that has finished is left as it is."""
     training = job.arguments.training
     output_dir = Path(training.output_dir or "")
-    claim(output_dir, fingerprint(job.arguments, job.reduction), is_writer=training.should_save)
+    settings, resume = fingerprint(job.arguments, job.reduction), last_checkpoint(output_dir)
+    agree(settings, training, output_dir, resume)
+    claim(output_dir, settings, is_writer=training.should_save)
     if training.should_save:
         saving.clear(output_dir)
-    resume = last_checkpoint(output_dir)
+    if resume is None and holds_result(output_dir, training):
+        logger.info("%s holds the finished run; nothing is left to do", output_dir)
+        return
     if resume is not None and is_finished(resume, training):
         finish(resume, output_dir, is_writer=training.should_save)
         return

@@ -201,7 +201,7 @@ class LlavaTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the means of the model's metrics, and what its routers do, to a line about training."""
         if "loss" in logs:
-            logs = {**logs, **self.health.pop(self.metric_means.pop())}
+            logs = {**logs, **self.health.pop(self.metric_means.pop(), step=self.state.global_step)}
         super().log(logs, start_time)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:

@@ -1,9 +1,11 @@
 import json
 import logging
+import os
 from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import GenerationConfig
 
 from llava.train.checkpoint import check_engine, last_checkpoint, rehearse_saving, save_projector
@@ -14,8 +16,11 @@ def make_checkpoint(tmp_path):
     def make(step, *missing):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
-        for name in {"model.safetensors", "optimizer.pt", "trainer_state.json"} - set(missing):
-            (folder / name).write_text('{"global_step": 1}')
+        save_file({"a": torch.zeros(64)}, folder / "model.safetensors")
+        torch.save({"a": torch.zeros(64)}, folder / "optimizer.pt")
+        (folder / "trainer_state.json").write_text('{"global_step": 1}')
+        for name in missing:
+            (folder / name).unlink()
         return folder
 
     return make
@@ -58,6 +63,36 @@ def test_an_incomplete_checkpoint_is_passed_over_with_a_notice(make_checkpoint, 
     with caplog.at_level(logging.WARNING):
         assert last_checkpoint(tmp_path) == complete
     assert str(broken) in caplog.text
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt"])
+@pytest.mark.parametrize("kept", [0, 4, 100, -1])
+def test_a_checkpoint_with_a_file_that_was_cut_off_is_passed_over(
+    make_checkpoint, name, kept, tmp_path, caplog
+):
+    complete = make_checkpoint(1)
+    file = make_checkpoint(2) / name
+    size = file.stat().st_size
+    os.truncate(file, kept if kept >= 0 else size - 1)
+    assert last_checkpoint(tmp_path) == complete
+    assert f"checkpoint-2 is damaged ({name}) and is not used" in caplog.text
+
+
+def test_a_checkpoint_that_lacks_a_shard_of_its_weights_is_passed_over(make_checkpoint, tmp_path, caplog):
+    complete = make_checkpoint(1)
+    shards = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (make_checkpoint(2) / "model.safetensors.index.json").write_text(json.dumps(shards))
+    assert last_checkpoint(tmp_path) == complete
+    assert "checkpoint-2 is damaged (model-00002-of-00002.safetensors)" in caplog.text
+
+
+def test_the_states_of_deepspeeds_ranks_are_looked_at_too(make_checkpoint, tmp_path, caplog):
+    states = write_engine_files(make_checkpoint(1), 3, 2) / "global_step1"
+    assert last_checkpoint(tmp_path) is None
+    assert "global_step1/zero_pp_rank_1_mp_rank_00_model_states.pt" in caplog.text
+    for file in states.iterdir():
+        torch.save({}, file)
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-1"
 
 
 @pytest.fixture

@@ -90,8 +90,12 @@ def test_zero_2_keeps_all_weights_on_every_gpu():
 def test_what_is_offloaded_goes_to_the_host():
     engine = Engine(stage=3, world_size=2, is_half=True, offloads_optimizer=True, offloads_parameters=True)
     found = held_bytes(COUNTS, engine)
-    assert (found.held["weights"], found.held["optimizer"]) == (0, 0)
-    assert found.host == 1100 * 2 / 2 + 1000 * 12 / 2
+    assert {name: found.held[name] for name in ("weights", "gradients", "optimizer")} == {
+        "weights": 0,
+        "gradients": 0,
+        "optimizer": 0,
+    }
+    assert found.host == 1100 * 2 / 2 + 1000 * (12 + 4) / 2
 
 
 def test_the_stage_and_its_offloading_are_read_from_the_deepspeed_file(command, tmp_path):

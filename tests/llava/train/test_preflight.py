@@ -72,6 +72,7 @@ def test_a_complete_command_line_passes_and_its_output_folder_exists(given):
         ({"version": "v7"}, "--version v7 is unknown; there are .*v1"),
         ({"version": "v0"}, "--version v0 is unknown; LLaVA 1.5 formatted it as v1; there are .*v1"),
         ({"lora_enable": True, "tune_mm_mlp_adapter": True}, "stage 1 trains the projector alone"),
+        ({"save_on_each_node": True}, "a checkpoint is one folder that all ranks write"),
         ({"lora_enable": True, "lora_r": 0}, "--lora_r must be at least 1, got 0"),
         ({"lora_enable": True, "lora_bias": "some"}, "--lora_bias must be one of none, all, lora_only"),
         ({"bits": 5}, "--bits must be 4, 8 or 16, got 5"),

@@ -124,39 +124,60 @@ def alarm_of(*words):
     return CollapseAlarm(config_of(*words))
 
 
-def see(alarm, *shares, samples=256):
-    """Show the alarm lines in which the first expert of layer 1 took these shares."""
-    for share in shares:
+def see(alarm, *shares, samples=256, start=0):
+    """Show the alarm lines in which the first expert of layer 1 took these shares, ten steps apart."""
+    for line, share in enumerate(shares, 1):
         counts = [share * samples, (1 - share) * samples, 0]
-        alarm.see({1: counts, 3: [samples / 3] * 3}, {1: 0.5, 3: 1.0})
+        alarm.see(start + 10 * line, {1: counts, 3: [samples / 3] * 3}, {1: 0.5, 3: 1.0})
 
 
 def test_a_collapsed_router_is_reported_once_and_its_recovery_too(caplog):
-    alarm = alarm_of()
+    alarm = alarm_of("budget=0.4")
     see(alarm, 0.9, 0.97)
     assert not caplog.text
-    see(alarm, 0.99, 0.97, 0.99, 1.0)  # between the two limits nothing changes
-    assert caplog.text.count("ALARM: the router in front of layer 1 has collapsed: 1x1 took 99.0 %") == 1
-    see(alarm, 0.85, 0.97)
-    assert caplog.text.count("the router in front of layer 1 chooses again: at most 85.0 %") == 1
-    see(alarm, 0.98)
+    see(alarm, 0.99, 0.97, 0.99, 1.0, start=20)  # between the two limits nothing changes
+    (said,) = caplog.messages
+    assert "ALARM: the router in front of layer 1 (DPE 1 of 2) has collapsed: from step 21 to 30" in said
+    assert "it gave 1x1 to 99.0 % of 256 samples (entropy 0.500 of 1.099 nats)" in said
+    assert "If budget=0.4 asks for it, this is no failure: watch share_1x1@1" in said
+    see(alarm, 0.85, 0.97, start=60)
+    again = "(DPE 1 of 2) chooses again: from step 61 to 70 no expert took more than 85.0 % of 256 samples"
+    assert f"{again} (1x1 had taken nearly all since step 21)" in caplog.messages[1]
+    see(alarm, 0.98, start=80)
     assert caplog.text.count("ALARM") == 2
     assert "layer 3" not in caplog.text
+
+
+def test_a_router_that_changes_to_another_expert_for_all_is_reported_again(caplog):
+    alarm = alarm_of()
+    see(alarm, 1.0, 1.0, 0.0, 0.0)
+    assert [("gave 1x1 to" in said, "gave 1x2 to" in said) for said in caplog.messages] == [
+        (True, False),
+        (False, True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"), [(["preset=paper"], "target=1.5"), (["preset=policy", "mu=0.25"], "mu=0.25")]
+)
+def test_the_alarm_names_what_may_ask_for_a_collapse(words, wanted, caplog):
+    see(alarm_of(*words), 1.0)
+    assert f"If {wanted} asks for it" in caplog.text
 
 
 def test_few_samples_are_no_reason_for_an_alarm_until_there_are_enough(caplog):
     alarm = alarm_of()
     see(alarm, 1.0, 1.0, 1.0, samples=64)
     assert not caplog.text
-    see(alarm, 1.0, samples=64)
-    assert "1x1 took 100.0 % of the last 256 samples" in caplog.text
+    see(alarm, 1.0, samples=64, start=30)
+    assert "from step 1 to 40 it gave 1x1 to 100.0 % of 256 samples" in caplog.text
 
 
 def test_probabilities_that_are_not_finite_are_reported_at_once(caplog):
     alarm = alarm_of()
     for _ in range(2):
-        alarm.see({1: [1, 0, 0], 3: [1, 0, 0]}, {1: math.nan, 3: 0.1})
-    assert caplog.text.count("probabilities of the router in front of layer 1 aren't finite") == 1
+        alarm.see(10, {1: [1, 0, 0], 3: [1, 0, 0]}, {1: math.nan, 3: 0.1})
+    assert caplog.text.count("router in front of layer 1 (DPE 1 of 2) aren't finite") == 1
 
 
 def test_forced_routes_raise_no_alarm(caplog):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from llava.train import saving
@@ -13,8 +14,9 @@ from llava.train.checkpoint import last_checkpoint
 def write(folder):
     """Write what makes a folder a complete checkpoint."""
     (folder / "inner").mkdir(parents=True)
-    for name in ("model.safetensors", "optimizer.pt", "inner/states.pt"):
-        (folder / name).write_text("weights")
+    save_file({"a": torch.zeros(1)}, folder / "model.safetensors")
+    for name in ("optimizer.pt", "inner/states.pt"):
+        torch.save({}, folder / name)
     (folder / "trainer_state.json").write_text('{"global_step": 1}')
     return folder
 
@@ -82,7 +84,11 @@ def fill_it_with_torch():
         torch.save(torch.zeros(100_000), file)
 
 
-@pytest.mark.parametrize("failing", [fill_the_disk, fill_it_with_torch])
+def fill_it_by_path():
+    torch.save(torch.zeros(100_000), "/dev/full")
+
+
+@pytest.mark.parametrize("failing", [fill_the_disk, fill_it_with_torch, fill_it_by_path])
 def test_a_full_disk_is_an_error_that_says_what_is_left_and_what_to_do(failing, tmp_path):
     kept = write(tmp_path / "checkpoint-3")
     write(saving.unfinished(tmp_path) / "checkpoint-4")
@@ -102,9 +108,12 @@ def test_the_first_checkpoint_that_fails_says_that_there_is_none(tmp_path):
         raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
 
-def test_other_errors_of_saving_stay_what_they_are(tmp_path):
-    with pytest.raises(RuntimeError, match="mismatch"), saving.refusing_half_saves(tmp_path, is_writer=True):
-        raise RuntimeError("collective mismatch")
+@pytest.mark.parametrize("message", ["collective mismatch", "No space left in the cache of a kernel"])
+def test_other_errors_of_saving_stay_what_they_are_whatever_they_say(message, tmp_path):
+    write(saving.unfinished(tmp_path) / "checkpoint-4")
+    with pytest.raises(RuntimeError, match=message), saving.refusing_half_saves(tmp_path, is_writer=True):
+        raise RuntimeError(message)
+    assert (tmp_path / ".unfinished" / "checkpoint-4").is_dir()
 
 
 def test_the_routing_state_comes_back_in_the_dtype_it_had(model, tmp_path):

@@ -71,6 +71,19 @@ def test_a_finished_run_is_left_as_it_is(stage1, command, caplog):
     assert log_of(stage1) == before
 
 
+def test_a_finished_run_without_checkpoints_is_left_as_it_is(command, tmp_path, caplog):
+    words = command(tmp_path)
+    run(words)
+    before = (tmp_path / "model.safetensors").stat().st_mtime_ns
+    with caplog.at_level(logging.INFO):
+        run(words)
+    assert f"{tmp_path} holds the finished run; nothing is left to do" in caplog.text
+    assert (tmp_path / "model.safetensors").stat().st_mtime_ns == before
+    (tmp_path / "model.safetensors").unlink()
+    run(words)
+    assert (tmp_path / "model.safetensors").is_file()
+
+
 @pytest.mark.parametrize("stage", [1, 2])
 def test_a_run_interrupted_in_its_final_save_takes_the_result_from_its_checkpoint(stage, command, tmp_path):
     words = command(tmp_path, "--save_strategy", "steps", stage=stage)

@@ -78,3 +78,22 @@ def test_two_machines_train_as_one_does_with_the_same_global_batch(variables, tm
     line = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"][0]
     assert line["share_1x2@1"] == 1  # the numbers of both ranks
     assert line["tokens_per_second"] > 0
+
+
+def test_machines_that_were_started_with_other_settings_are_told_before_anything_is_loaded(
+    variables, tmp_path
+):
+    meeting = {"NNODES": "2", "GPUS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    meeting |= {"LAUNCHER": "torchrun"}
+    other = {"OUTPUT": str(tmp_path / "other"), "LEARNING_RATE": "2e-3", "SAVE_STEPS": "1"}
+    both = [launch(variables, **meeting, NODE_RANK="0"), launch(variables, **meeting, **other, NODE_RANK="1")]
+    first, _ = finish(*both)
+    assert all(process.returncode != 0 for process in both)
+    assert "doesn't see the first rank's --output_dir" in first
+    assert "has learning_rate 0.002, the first one 0.001" in first
+    assert "has save_steps '1" in first
+    assert "Start all machines with the same flags and variables" in first
+    assert "part" not in [
+        line[:4] for line in first.splitlines()
+    ]  # the table of what learns: nothing was built
+    assert not list((tmp_path / "out").glob(".ranks-*"))
