@@ -53,7 +53,7 @@ def test_a_dry_run_says_what_is_not_verified_and_fetches_nothing(name, tmp_path)
     assert not (tmp_path / "data").exists()
 
 
-def test_without_a_recorded_sum_a_file_is_not_verified_and_the_output_says_how_to_add_one(run, source, tmp_path):
+def test_without_a_recorded_sum_the_output_says_not_verified_and_how_to_add_one(run, source, tmp_path):
     done = run()
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "data/thing/images/1.jpg").read_text() == "an image"
