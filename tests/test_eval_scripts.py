@@ -41,7 +41,7 @@ def checkpoint(tiny_llava, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(world, checkpoint, tmp_path_factory):
-    """Every script as a user starts it, as many at once as there are cores: name -> future (folder, stdout)."""
+    """Every script as a user starts it, one per core at a time: name -> future of (folder, stdout)."""
 
     def run(name):
         folder = tmp_path_factory.getbasetemp() / "runs"
