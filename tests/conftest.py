@@ -43,7 +43,7 @@ def tiny_base(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_llava(tiny_base, tiny_clip):
     """A function that builds (tokenizer, model, image processor); arguments are the words of --reduction."""
 

@@ -22,6 +22,7 @@ MODULE = re.compile(r"(?:-m|--module) (llava[\w.]*|dpn[\w.]*)")
 FLAG = re.compile(r"(?<![\w-])--([a-z][a-z_]+)(?=[ =\"\n])")
 LAUNCHER_FLAGS = {"num_gpus", "module", "standalone", "nproc_per_node", "nnodes", "hostfile", "no_ssh"}
 LAUNCHER_FLAGS |= {"nodes", "time", "requeue", "output"}  # of sbatch
+LAUNCHER_FLAGS |= {"record"}  # of scripts/data
 STAGES = [
     "pretrain",
     "finetune",

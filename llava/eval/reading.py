@@ -45,12 +45,15 @@ def read_text(path: Path, purpose: str) -> str:
     except OSError as error:
         raise ValueError(f"{path}: can't be read ({error.strerror}); expected {purpose}") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text ({error}); expected {purpose}") from error
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ValueError(f"{path}:{line}: not UTF-8 text ({error.reason}); expected {purpose}") from error
 
 
 def read_json(path: Path, purpose: str) -> Any:
     """Read a whole JSON file; errors name the file and what it is for."""
     text = read_text(path, purpose)
+    if not text.strip():
+        raise ValueError(f"{path}: empty; expected {purpose}")
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

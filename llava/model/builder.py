@@ -20,13 +20,20 @@ __all__ = ["load_pretrained_model", "load_tokenizer"]
 DEFAULT_CONTEXT = 2048
 
 
+class _Default(str):
+    """A default that can be told from the same word given by a caller."""
+
+
+_SPREAD = _Default("auto")
+
+
 def load_pretrained_model(  # noqa: PLR0913 - upstream's signature
     model_path: str,
     model_base: str | None,
     model_name: str | None = None,
     load_8bit: bool = False,
     load_4bit: bool = False,
-    device_map: Any = "auto",
+    device_map: Any = _SPREAD,
     device: str = "cuda",
     use_flash_attn: bool = False,
     *,
@@ -42,9 +49,10 @@ def load_pretrained_model(  # noqa: PLR0913 - upstream's signature
         model_name: kept for compatibility; nothing is decided by names.
         load_8bit: LLM.int8 weights through bitsandbytes.
         load_4bit: nf4 weights through bitsandbytes, with double quantisation.
-        device_map: as transformers takes it: "auto", or a dictionary of modules and places ("cpu", "disk",
-            0, "cuda:1"). Names are ignored where `device` isn't "cuda".
-        device: where the model goes; "cuda" without a GPU is an error.
+        device_map: as transformers takes it: "auto", a place ("cpu", "disk", 0, "cuda:1"), or a dictionary of
+            modules and places. A map that is given says where the model goes: "auto" is the CPU where there
+            is no GPU. Names are ignored where `device` isn't "cuda".
+        device: where the model goes; "cuda" without a GPU and without a map is an error.
         use_flash_attn: ask for flash-attn 2 (plain checkpoints only).
         reduction: words of `--reduction`; a trained one may only change how routes are chosen.
         kwargs: `dtype` or `torch_dtype` (default float16 on GPUs, float32 on CPU), `attn_implementation`, ...
@@ -55,8 +63,7 @@ def load_pretrained_model(  # noqa: PLR0913 - upstream's signature
     Raises:
         ValueError: what was found in the directory isn't what its config.json promises.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device='cuda', but torch sees no GPU; pass device='cpu'")
+    device = _device(str(device), device_map)
     kwargs.pop("multimodal", None)
     dtype = _dtype(kwargs, device)
     quantized = quantization_config(load_8bit=load_8bit, load_4bit=load_4bit, compute_dtype=dtype)
@@ -79,6 +86,24 @@ def load_pretrained_model(  # noqa: PLR0913 - upstream's signature
         tower.load_model(dtype=dtype, device=next(places, torch.device("cpu")))  # meta: offloaded to disk
         processor = tower.image_processor
     return tokenizer, model.eval(), processor, getattr(model.config, "max_sequence_length", DEFAULT_CONTEXT)
+
+
+def _device(device: str, device_map: Any) -> str:
+    """Return "cpu" in place of the default "cuda" where a map that the caller gave has no use for a GPU.
+
+    lmms-eval, for one, passes `device_map` alone.
+    """
+    if device != "cuda":
+        return device
+    is_given = device_map is not None and not isinstance(device_map, _Default)
+    places = list(device_map.values()) if isinstance(device_map, Mapping) else [device_map]
+    names_gpu = any(isinstance(place, int) or str(place).startswith("cuda") for place in places)
+    if (names_gpu or not is_given) and not torch.cuda.is_available():
+        asked, other = ("device_map", "'auto' or 'cpu'") if names_gpu else ("device", "'cpu'")
+        found = device_map if names_gpu else device
+        raise ValueError(f"{asked}={found!r}, but torch sees no GPU; pass {asked}={other}")
+    is_elsewhere = is_given and all(str(place).partition(":")[0] in ("cpu", "disk") for place in places)
+    return "cpu" if is_elsewhere or not torch.cuda.is_available() else "cuda"
 
 
 def _options(

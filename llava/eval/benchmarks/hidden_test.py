@@ -33,8 +33,8 @@ class HiddenTestBenchmark(Benchmark):
     """LLaVA's question file of the hidden split."""
     test_images: str
     """Folder of its images."""
-    val_annotations: str
-    """The official file with the answers of val."""
+    val_annotations: tuple[str, ...]
+    """Names that the official file with the answers of val may have; the first that is there is read."""
     server: str
     """Where a submission is uploaded."""
 
@@ -55,7 +55,7 @@ class HiddenTestBenchmark(Benchmark):
 
     def questions(self, root: Path) -> list[Question]:
         folder = root / self.folder
-        has_test, has_val = (folder / self.test_questions).exists(), (folder / self.val_annotations).exists()
+        has_test, has_val = self._splits_there(folder)
         if self.split == "val" or (self.split is None and has_val and not has_test):
             return self.val_questions(folder)
         return [
@@ -73,13 +73,17 @@ class HiddenTestBenchmark(Benchmark):
     def references(self, root: Path, answers: AnswersFile | None = None) -> list[Question]:
         """Take the split named, else val if one of the answers is to a question of val."""
         folder = root / self.folder
-        has_both = (folder / self.test_questions).exists() and (folder / self.val_annotations).exists()
-        if self.split is None and answers is not None and has_both:
+        if self.split is None and answers is not None and all(self._splits_there(folder)):
             questions = self.val_questions(folder)
             ids = {str(question.id) for question in questions}
             if any(str(row["question_id"]) in ids for row in answers.rows):
                 return questions
         return self.questions(root)
+
+    def _splits_there(self, folder: Path) -> tuple[bool, bool]:
+        """Say whether the files of test are there, and those of val."""
+        val = first_there(folder, self.val_annotations)
+        return (folder / self.test_questions).exists(), val.exists()
 
     def gold_text(self, question: Question) -> str:
         return max(question.gold.answers, key=question.gold.answers.count) if question.gold else ""
@@ -95,7 +99,7 @@ class HiddenTestBenchmark(Benchmark):
             raise NotScoredError(
                 f"the labels of {self.name}'s {self.test_split} aren't public: write a submission with "
                 f"python -m llava.eval.export {self.name} and upload it to {self.server}. For a local score "
-                f"answer the questions of val ({self.folder}/{self.val_annotations})"
+                f"answer the questions of val ({self.folder}/{self.val_annotations[0]})"
             )
         scores: dict[str, list[float]] = {"accuracy": []}
         for question, answer in zip(questions, answers, strict=True):
@@ -105,6 +109,12 @@ class HiddenTestBenchmark(Benchmark):
             if question.gold.answer_type:
                 scores.setdefault(f"answer_type/{question.gold.answer_type}", []).append(score)
         return {name: percent(values) for name, values in scores.items()}
+
+
+def first_there(folder: Path, names: Sequence[str]) -> Path:
+    """Return the first of these files that exists, the first one where none does."""
+    paths = [folder / name for name in names]
+    return next((path for path in paths if path.exists()), paths[0])
 
 
 def is_val(questions: Sequence[Question]) -> bool:

@@ -31,12 +31,12 @@ class VizWiz(HiddenTestBenchmark):
     test_split = "test"
     test_questions = "llava_test.jsonl"
     test_images = "test"
-    val_annotations = "val.json"
+    val_annotations = ("val.json",)
     server = "EvalAI (challenge 2185)"
 
     def val_questions(self, folder: Path) -> list[Question]:
         """Read the official annotations, a list of {image, question, answers}."""
-        path = folder / self.val_annotations
+        path = folder / self.val_annotations[0]
         entries = read_json(path, "VizWiz's validation annotations")
         if not isinstance(entries, list) or not entries:
             raise ValueError(f"{path}: expected a list of at least one annotated question")

@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from llava.eval.benchmark import SHORT_ANSWER, Question
-from llava.eval.benchmarks.hidden_test import HiddenTestBenchmark, is_val, read_annotation, summary
+from llava.eval.benchmarks.hidden_test import (
+    HiddenTestBenchmark,
+    first_there,
+    is_val,
+    read_annotation,
+    summary,
+)
 from llava.eval.reading import (
     AnswersFile,
     read_answers,
@@ -19,11 +25,14 @@ from llava.eval.vqa_text import normalize_answer
 from llava.eval.writing import write_text
 
 _ALL_TEST_QUESTIONS = "llava_vqav2_mscoco_test2015.jsonl"
-_VAL_QUESTIONS = "v2_OpenEnded_mscoco_val2014_questions.json"
+_VAL_QUESTIONS = ("v2_OpenEnded_mscoco_val2014_questions.json", "questions.json")
 
 
 class Vqav2(HiddenTestBenchmark):
     """VQAv2 test-dev in the layout of LLaVA's eval.zip, or val in the two official files.
+
+    Files of that format with the questions and answers of any part of val may be called `questions.json` and
+    `annotations.json`.
 
     Keep in mind that LLaVA-1.5 was trained on COCO's train2017, which holds most images of val2014.
     """
@@ -35,16 +44,17 @@ class Vqav2(HiddenTestBenchmark):
     test_split = "test-dev"
     test_questions = "llava_vqav2_mscoco_test-dev2015.jsonl"
     test_images = "test2015"
-    val_annotations = "v2_mscoco_val2014_annotations.json"
+    val_annotations = ("v2_mscoco_val2014_annotations.json", "annotations.json")
     server = "EvalAI (challenge 830, phase test-dev)"
 
     def val_questions(self, folder: Path) -> list[Question]:
         """Read the official annotations, and the questions' words from the official question file."""
-        path = folder / self.val_annotations
+        path = first_there(folder, self.val_annotations)
+        asked = first_there(folder, _VAL_QUESTIONS)
         annotated = _entries(path, "annotations")
         words = {}
-        for number, entry in enumerate(_entries(folder / _VAL_QUESTIONS, "questions"), start=1):
-            where = f"{folder / _VAL_QUESTIONS}: entry {number}"
+        for number, entry in enumerate(_entries(asked, "questions"), start=1):
+            where = f"{asked}: entry {number}"
             require_fields(entry, where, {"question_id": int, "question": str})
             words[entry["question_id"]] = entry["question"]
         questions = []
@@ -52,7 +62,7 @@ class Vqav2(HiddenTestBenchmark):
             gold = read_annotation(path, number, entry, {"question_id": int, "image_id": int})
             if entry["question_id"] not in words:
                 raise ValueError(
-                    f"{folder / _VAL_QUESTIONS}: no question {entry['question_id']}, which {path.name} has; "
+                    f"{asked}: no question {entry['question_id']}, which {path.name} has; "
                     "the two files must be of one release"
                 )
             questions.append(

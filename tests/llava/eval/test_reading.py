@@ -45,8 +45,14 @@ def test_a_folder_and_bytes_that_are_no_text_are_refused(tmp_path):
     with pytest.raises(ValueError, match="can't be read"):
         read_answers(tmp_path)
     (tmp_path / "image.jsonl").write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(ValueError, match=r"image.jsonl: not UTF-8 text"):
+    with pytest.raises(ValueError, match=r"image.jsonl:1: not UTF-8 text"):
         read_answers(tmp_path / "image.jsonl")
+
+
+def test_a_byte_that_is_not_utf_8_is_found_by_its_line(tmp_path):
+    (tmp_path / "latin.jsonl").write_bytes(GOOD.encode() + '{"text": "Männer"}'.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"latin.jsonl:2: not UTF-8 text"):
+        read_answers(tmp_path / "latin.jsonl")
 
 
 def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path):
@@ -77,4 +83,11 @@ def test_a_question_line_of_wrong_types_is_refused_with_its_line(tmp_path):
 def test_a_json_file_is_refused_with_the_line_where_it_breaks(tmp_path):
     (tmp_path / "a.json").write_text('{\n "a": 1,\n oops}')
     with pytest.raises(ValueError, match=r"a.json:3: not valid JSON .* expected annotations"):
+        read_json(tmp_path / "a.json", "annotations")
+
+
+@pytest.mark.parametrize("content", ["", "\n"])
+def test_an_empty_json_file_is_called_empty(tmp_path, content):
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(ValueError, match=r"a.json: empty; expected annotations"):
         read_json(tmp_path / "a.json", "annotations")

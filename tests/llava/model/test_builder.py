@@ -184,6 +184,33 @@ def test_a_model_spread_over_two_places_answers_as_one_that_is_not(tiny_llava, t
     assert found[1] == expected[1]
 
 
+@pytest.mark.parametrize("device_map", ["auto", "cpu", {"": "cpu"}, torch.device("cpu")])
+def test_a_map_without_gpus_needs_no_device_beside_it(tiny_llava, tmp_path, monkeypatch, device_map):
+    """What lmms-eval passes with `device_map=auto` on a machine without a GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    save(tiny_llava, tmp_path, *DPN)
+    options = {"multimodal": True, "attn_implementation": "sdpa"}
+    model = load_pretrained_model(str(tmp_path), None, "name", device_map=device_map, **options)[1]
+    assert (model.device.type, model.dtype) == ("cpu", torch.float32)
+    assert model.get_vision_tower().dtype == torch.float32
+    assert torch.equal(answers(model)[0], answers(load(tmp_path)[1])[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "device='cuda', but torch sees no GPU; pass device='cpu'"),
+        ({"device": "cuda", "device_map": None}, "device='cuda', but torch sees no GPU"),
+        ({"device_map": "cuda:0"}, "device_map='cuda:0', but torch sees no GPU; pass device_map='auto'"),
+        ({"device_map": {"model": "cpu", "lm_head": 0}}, "device_map={.*}, but torch sees no GPU"),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_an_error(monkeypatch, options, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=message):
+        load_pretrained_model("anywhere", None, **options)
+
+
 def test_a_map_that_forgets_a_module_is_refused_by_name(tiny_llava, tmp_path):
     save(tiny_llava, tmp_path, *DPN)
     parts = ("embed_tokens", "rotary_emb", "norm", "mm_projector", "vision_tower")

@@ -55,6 +55,14 @@ def test_a_submission_is_scored_as_the_official_evaluator_scores_it(val):
         assert round(scores["metrics"][f"answer_type/{answer_type}"], 2) == value
 
 
+def test_a_part_of_val_may_have_short_names_and_lie_anywhere(tmp_path):
+    unpack("vqa_soft_accuracy", tmp_path)
+    score(words(tmp_path, tmp_path / "results.json"))
+    scores = json.loads((tmp_path / "out.json").read_text())
+    official = expected("vqa_soft_accuracy")["official"]["accuracy"]
+    assert round(scores["metrics"]["accuracy"], 2) == official["overall"]
+
+
 def test_answers_are_normalised_first_as_in_a_submission(val):
     given = json.loads((val / "vqav2" / "results.json").read_text())
     rows = [{"question_id": e["question_id"], "prompt": "?", "text": e["answer"]} for e in given]
