@@ -45,7 +45,7 @@ def script_json(value: Any) -> str:
 
 
 def _asset(name: str) -> str:
-    return (files(__package__) / "assets" / name).read_text(encoding="utf-8")
+    return (files("dpn.analysis.routing_page") / "assets" / name).read_text(encoding="utf-8")
 
 
 def _digest(text: str) -> str:

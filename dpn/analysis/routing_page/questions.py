@@ -60,9 +60,14 @@ def _read_lines(path: Path) -> list[tuple[str, str, Mapping[str, Any]]]:
             raise ValueError(f"--questions {path}:{number}: not valid JSON ({error})") from error
         if not isinstance(question, dict) or "question_id" not in question:
             raise ValueError(f"--questions {path}:{number}: no question_id; expected a question per line")
-        known = {key: question[key] for key in KEYS if isinstance(question.get(key), str)}
+        known = {key: question[key] for key in KEYS if _says_something(question.get(key))}
         found.append((str(question["question_id"]), str(question.get("text", "")), known))
     return found
+
+
+def _says_something(value: Any) -> bool:
+    """Tell words from nothing, and from the category that LLaVA's files give what has none."""
+    return isinstance(value, str) and value not in ("", "default")
 
 
 def _read_table(path: Path) -> list[tuple[str, str, Mapping[str, Any]]]:

@@ -67,7 +67,11 @@ function groupCard(group) {
     { class: "group" },
     element("header", {}, element("h2", {}, path), element("p", {}, count)),
     startFigure(first, sharesStart),
-    element("div", { class: "variants" }, group.samples.map((sample) => card(sample, sharesStart))),
+    element(
+      "div",
+      { class: "variants" },
+      group.samples.map((sample) => card(sample, sharesStart)),
+    ),
   );
 }
 
@@ -85,24 +89,52 @@ function startFigure(sample, sharesStart) {
 
 function viewButton(sample, stage) {
   const label = `${stage ? `after ${dpeName(sample, stage - 1)}` : "start"}: ${stageText(sample, stage)}; enlarge`;
-  const attributes = { type: "button", class: "view", "aria-label": label, click: () => openViewer(sample, stage) };
+  const attributes = {
+    type: "button",
+    class: "view",
+    "aria-label": label,
+    click: () => openViewer(sample, stage),
+  };
   return element("button", attributes, frame(sample, stage));
 }
 
+// Whether the card shows all of a prompt: neither more lines nor a long one that is cut.
+const LONG_QUESTION = 160;
+const isWhole = (sample) => sample.prompt === sample.question && sample.prompt.length <= LONG_QUESTION;
+
 function card(sample, sharesStart) {
-  const badges = [hasSeveral("benchmark") ? sample.benchmark : null, hasSeveral("run") ? sample.run : null, sample.grade, sample.category];
+  const badges = [
+    hasSeveral("benchmark") ? sample.benchmark : null,
+    hasSeveral("run") ? sample.run : null,
+    sample.grade,
+    sample.category,
+  ];
   const shown = [...new Set(badges)].filter((badge) => badge !== null);
-  const start = sharesStart || !sample.stages ? null : element("p", { class: "hint" }, `start: ${stageText(sample, 0)}`);
+  const start =
+    sharesStart || !sample.stages ? null : element("p", { class: "hint" }, `start: ${stageText(sample, 0)}`);
   return element(
     "section",
     { class: "card" },
-    element("p", { class: "badges" }, shown.map((badge) => element("span", {}, badge)), element("span", { class: "id" }, sample.id)),
+    element(
+      "p",
+      { class: "badges" },
+      shown.map((badge) => element("span", {}, badge)),
+      element("span", { class: "id" }, sample.id),
+    ),
     element("h3", {}, sample.question),
     answerLine(sample),
-    sample.prompt === sample.question ? null : element("details", {}, element("summary", {}, "whole prompt"), element("pre", {}, sample.prompt)),
+    isWhole(sample)
+      ? null
+      : element("details", {}, element("summary", {}, "whole prompt"), element("pre", {}, sample.prompt)),
     start,
-    element("ol", { class: "stages" }, sample.route.map((kernel, dpe) => stageItem(sample, dpe))),
-    sample.stages ? null : element("p", { class: "hint" }, `${sample.counts.join(" \u2192 ")} tokens; their grid isn't known`),
+    element(
+      "ol",
+      { class: "stages" },
+      sample.route.map((kernel, dpe) => stageItem(sample, dpe)),
+    ),
+    sample.stages
+      ? null
+      : element("p", { class: "hint" }, `${sample.counts.join(" \u2192 ")} tokens; their grid isn't known`),
     costLine(sample),
   );
 }
@@ -129,7 +161,12 @@ function stageItem(sample, dpe) {
     element("p", { class: "dpe" }, dpeName(sample, dpe)),
     probabilityBars(sample, dpe),
     sample.image === null || !sample.stages ? null : viewButton(sample, dpe + 1),
-    element("p", { class: "left" }, element("b", {}, kernel), sample.stages ? ` ${stageText(sample, dpe + 1)}` : ""),
+    element(
+      "p",
+      { class: "left" },
+      element("b", {}, kernel),
+      sample.stages ? ` ${stageText(sample, dpe + 1)}` : "",
+    ),
   );
 }
 
@@ -139,17 +176,29 @@ function probabilityBars(sample, dpe) {
   if (!probabilities) return element("p", { class: "hint" }, "no router");
   const names = sources[sample.source].kernels;
   const bars = probabilities.map((probability, expert) => {
-    const name = names.length === probabilities.length ? names[expert] : `expert ${expert + 1}`;
+    const name = names.length === probabilities.length ? names[expert] : `E${expert + 1}`;
     const isChosen = name === sample.route[dpe];
-    const bar = styled(element("span", {}), { width: `${100 * probability}%`, background: isChosen ? kernelColour(name) : null });
-    const value = percent(probability, probability > 0.995 || probability < 0.005 ? 1 : 0);
-    return element("li", { class: isChosen ? "chosen" : null }, element("span", { class: "name" }, name), element("span", { class: "track" }, bar), element("span", { class: "value" }, value));
+    const bar = styled(element("span", {}), {
+      width: `${100 * probability}%`,
+      background: isChosen ? kernelColour(name) : null,
+    });
+    const isExtreme = Math.abs(probability - 0.5) > 0.495 && Math.abs(probability - 0.5) < 0.4995;
+    const value = percent(probability, isExtreme ? 1 : 0); // 99.6 and 0.2, but 100 and 0
+    return element(
+      "li",
+      { class: isChosen ? "chosen" : null },
+      element("span", { class: "name" }, name),
+      element("span", { class: "track" }, bar),
+      element("span", { class: "value" }, value),
+    );
   });
   return element("ul", { class: "bars" }, bars);
 }
 
 function costLine(sample) {
-  const [visual, full] = [sample.flops.paper, sample.flops.full].map((share) => (share === null ? "unknown" : percent(share)));
+  const [visual, full] = [sample.flops.paper, sample.flops.full].map((share) =>
+    share === null ? "unknown" : percent(share),
+  );
   const tokens = `${decimal(sample.tokens)} of ${whole(sample.counts[0])} visual tokens per layer`;
   return element("p", { class: "cost" }, `${tokens} \u00b7 FLOPs ${visual} (visual), ${full} (full)`);
 }

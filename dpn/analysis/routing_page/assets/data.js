@@ -7,9 +7,18 @@ const byMerged = (a, b) => merged(a) - merged(b) || a.localeCompare(b);
 
 for (const [index, sample] of samples.entries()) {
   const { run, benchmark } = sources[sample.source];
-  Object.assign(sample, { index, run, benchmark, verdict: verdictOf(sample.score), key: sample.route.join(",") });
+  Object.assign(sample, {
+    index,
+    run,
+    benchmark,
+    verdict: verdictOf(sample.score),
+    key: sample.route.join(","),
+  });
   const texts = [sample.prompt, sample.text, sample.gold, sample.id, imagePath(sample)];
-  sample.haystack = texts.filter((text) => text !== null).join("\n").toLowerCase();
+  sample.haystack = texts
+    .filter((text) => text !== null)
+    .join("\n")
+    .toLowerCase();
 }
 
 const kernels = [...new Set(samples.flatMap((sample) => sample.route))].sort(byMerged);

@@ -31,7 +31,7 @@ function styled(node, properties) {
 
 const whole = (value) => value.toLocaleString("en");
 const decimal = (value) => value.toLocaleString("en", { maximumFractionDigits: 1 });
-const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} %`;
+const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)}\u00a0%`;
 const plural = (count, word) => `${whole(count)} ${word}${count === 1 ? "" : "s"}`;
 const times = "\u00d7";
 

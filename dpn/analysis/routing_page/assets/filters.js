@@ -23,7 +23,9 @@ function fits(sample, { ignoreRoute = false } = {}) {
 function buildFilters(update) {
   for (const [name, title] of FACETS) {
     const counts = [...countBy(samples, (sample) => facetValue(sample, name))];
-    const options = counts.map(([value, count]) => element("option", { value }, `${value} (${whole(count)})`));
+    const options = counts.map(([value, count]) =>
+      element("option", { value }, `${value} (${whole(count)})`),
+    );
     const select = element(
       "select",
       { "data-facet": name, change: () => ((state.facets[name] = select.value), update()) },

@@ -28,7 +28,11 @@ function about() {
 }
 
 document.title = `Routes: ${[...new Set(sources.map((source) => source.run))].join(", ")}`;
-byId("about").append(about().filter((sentence) => sentence !== null).join(" "));
+byId("about").append(
+  about()
+    .filter((sentence) => sentence !== null)
+    .join(" "),
+);
 if (isNarrow) {
   for (const panel of document.querySelectorAll("#filters, #shares-panel")) panel.open = false;
 }

@@ -30,7 +30,10 @@ function gridLines(sample, stage) {
   const [down, across] = coverage(sample, stage);
   const [bottom, right] = [Math.min(rows * down, height), Math.min(columns * across, width)];
   const level = Array.from({ length: rows + 1 }, (_, row) => `M0 ${Math.min(row * down, height)}H${right}`);
-  const upright = Array.from({ length: columns + 1 }, (_, column) => `M${Math.min(column * across, width)} 0V${bottom}`);
+  const upright = Array.from(
+    { length: columns + 1 },
+    (_, column) => `M${Math.min(column * across, width)} 0V${bottom}`,
+  );
   return { path: dots([...level, ...upright]), bottom, right, height, width };
 }
 
@@ -44,25 +47,37 @@ function gridDrawing(sample, stage, { isLarge = false } = {}) {
     parts.push(drawing("path", { class: "cells", d: gridLines(sample, 0).path }));
   }
   // What an expert that keeps whole windows only has dropped at the edges.
-  parts.push(drawing("path", { class: "dropped", d: `M${right} 0H${width}V${height}H0V${bottom}H${right}z` }));
+  parts.push(
+    drawing("path", { class: "dropped", d: `M${right} 0H${width}V${height}H0V${bottom}H${right}z` }),
+  );
   parts.push(drawing("path", { class: "casing", d: path }), drawing("path", { class: "line", d: path }));
-  return drawing("svg", { class: kind, viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" }, parts);
+  return drawing(
+    "svg",
+    { class: kind, viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" },
+    parts,
+  );
 }
 
 function frame(sample, stage, options) {
   const { fit } = sources[sample.source];
   const image = images[sample.image];
-  const picture = element("img", { src: imageAddress(sample.image), alt: image.path, decoding: "async", draggable: "false" });
+  const picture = element("img", {
+    src: imageAddress(sample.image),
+    alt: image.path,
+    decoding: "async",
+    draggable: "false",
+  });
   styled(picture, { "object-fit": fit });
   const grid = sample.stages === null || stage === null ? null : gridDrawing(sample, stage, options);
   return element("span", { class: "frame" }, picture, grid);
 }
 
 function stageText(sample, stage) {
-  if (sample.stages === null) return stage < sample.counts.length ? plural(sample.counts[stage], "token") : "";
+  if (sample.stages === null) return "grid unknown";
   const [rows, columns, tokens] = sample.stages[stage];
-  const crops = sample.crops > 1 ? ` in ${sample.crops} crops` : "";
-  return sample.crops > 1 ? `${tokens}${crops}` : `${rows} ${times} ${columns} = ${tokens}`;
+  return sample.crops > 1
+    ? `${whole(tokens)} in ${sample.crops} crops`
+    : `${rows} ${times} ${columns} = ${whole(tokens)}`;
 }
 
 function dpeName(sample, dpe) {

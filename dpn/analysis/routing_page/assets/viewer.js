@@ -28,24 +28,35 @@ function showStage(stage) {
 
 function caption(sample, stage) {
   if (sample.stages === null) return "Which tokens were merged isn't known.";
-  const place = stage ? `After ${dpeName(sample, stage - 1)} (${sample.route[stage - 1]})` : "In front of the decoder";
+  const place = stage
+    ? `After ${dpeName(sample, stage - 1)} (${sample.route[stage - 1]})`
+    : "In front of the decoder";
   const [down, across] = coverage(sample, stage);
-  const covers = down * across === 1 ? "every cell has its own token" : `one token for ${down} ${times} ${across} cells`;
-  return `${place}: ${stageText(sample, stage)} visual tokens, ${covers}.${fitText(sample)}`;
+  const covers =
+    down * across === 1 ? "every cell has its own token" : `one token for ${down} ${times} ${across} cells`;
+  return `${place}: ${stageText(sample, stage)} visual ${sample.counts[stage] === 1 ? "token" : "tokens"}, ${covers}.${fitText(sample)}`;
 }
 
 function fitText(sample) {
   const { width, height } = images[sample.image];
   if (width === height) return "";
   const { fit } = sources[sample.source];
-  const said = { contain: "padded to a square", cover: "cut to its central square", fill: "squeezed to a square" };
-  const more = sample.crops > 1 ? "; the other crops, which show parts of it, are pooled by the same route" : "";
+  const said = {
+    contain: "padded to a square",
+    cover: "cut to its central square",
+    fill: "squeezed to a square",
+  };
+  const more =
+    sample.crops > 1 ? "; the other crops, which show parts of it, are pooled by the same route" : "";
   return ` The image (${width} ${times} ${height} pixels) is ${said[fit]}${more}.`;
 }
 
 function buildViewer() {
   byId("viewer-close").addEventListener("click", () => byId("viewer").close());
-  byId("viewer").addEventListener("click", (event) => event.target === byId("viewer") && byId("viewer").close());
+  byId("viewer").addEventListener(
+    "click",
+    (event) => event.target === byId("viewer") && byId("viewer").close(),
+  );
   byId("viewer").addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (step) showStage(viewed.stage + step);

@@ -121,6 +121,13 @@ def test_question_files_add_what_lines_lack(build, image_folder, tmp_path):
     assert (sample["category"], sample["grade"], sample["image"]) == ("compare", "fine", 0)  # the line wins
 
 
+def test_the_category_default_says_nothing(build, tmp_path):
+    lines = tmp_path / "questions.jsonl"
+    lines.write_text('{"question_id": "q0", "text": "", "category": "default"}\n')
+    (sample,) = build([make_row(kind="jump")], questions=[lines])["samples"]
+    assert sample["category"] == "jump"
+
+
 def test_images_inside_mmbenchs_file_are_shown(build, image_folder, tmp_path):
     image = base64.b64encode((image_folder / "gqa" / "wide.png").read_bytes()).decode()
     table = tmp_path / "mmbench.tsv"
