@@ -45,6 +45,7 @@ def build_scores(
         "checkpoint": fingerprint.get("checkpoint"),
         "base": fingerprint.get("base"),
         "reduction": session.reduction,
+        "image_aspect_ratio": session.model.config.image_aspect_ratio,
         "device": _device_name(session.device),
         "dtype": str(session.dtype).removeprefix("torch."),
         "batch_size": plan.batch_size,

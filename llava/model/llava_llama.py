@@ -274,6 +274,7 @@ class LlavaLlamaForCausalLM(PacksSamples, LlamaForCausalLM):
             tokens=tokens,
             visual_tokens=visual,
             num_layers=self.config.num_hidden_layers,
+            visual_grids=None if spliced is None else spliced.grids,
         )
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:

@@ -54,6 +54,12 @@ class Spliced:
         """Visual tokens of every row."""
         return (self.mm_token_type_ids >= VISUAL).sum(1).tolist()
 
+    @property
+    def grids(self) -> list[tuple[tuple[int, int], ...]]:
+        """Rows and columns of every row's visual spans that form grids."""
+        listed = self.visual_grids.tolist()
+        return [tuple((rows, columns) for rows, columns in spans if rows * columns) for spans in listed]
+
 
 @dataclass(frozen=True)
 class VisualTokens:

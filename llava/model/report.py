@@ -25,10 +25,17 @@ class SampleReport(NamedTuple):
     """Prompt tokens that every decoder layer processed."""
     visual_tokens_per_layer: tuple[int, ...]
     """Visual tokens among them."""
+    visual_grids: tuple[tuple[int, int], ...] = ()
+    """Rows and columns of every visual span in front of the decoder; () where `report` wasn't told."""
 
 
 def report(
-    routing: Routing | None, *, tokens: Sequence[int], visual_tokens: Sequence[int], num_layers: int
+    routing: Routing | None,
+    *,
+    tokens: Sequence[int],
+    visual_tokens: Sequence[int],
+    num_layers: int,
+    visual_grids: Sequence[tuple[tuple[int, int], ...]] | None = None,
 ) -> list[SampleReport]:
     """Describe a prefill sample by sample.
 
@@ -38,23 +45,28 @@ def report(
         tokens: prompt tokens of every sample in front of the decoder.
         visual_tokens: visual tokens among them.
         num_layers: decoder layers.
+        visual_grids: rows and columns of every sample's visual spans.
     """
+    grids = [()] * len(tokens) if visual_grids is None else visual_grids
     if routing is None:
-        pairs = zip(tokens, visual_tokens, strict=True)
+        triples = zip(tokens, visual_tokens, grids, strict=True)
         return [
-            SampleReport((), (), (count,) * num_layers, (visual,) * num_layers) for count, visual in pairs
+            SampleReport((), (), (count,) * num_layers, (visual,) * num_layers, spans)
+            for count, visual, spans in triples
         ]
     all_tokens = per_layer(routing.token_counts, routing.layers, num_layers).tolist()
     all_visual = per_layer(routing.visual_counts, routing.layers, num_layers).tolist()
     probabilities = routing.probabilities.transpose(0, 1).tolist()  # (B, S, E)
+    beams = len(all_tokens) // len(tokens)  # of one sample, they follow one another
     return [
         SampleReport(
             routing.route_names(row),
             tuple(tuple(experts) for experts in probabilities[row]),
             tuple(all_tokens[row]),
             tuple(all_visual[row]),
+            grids[row // beams],
         )
-        for row in range(0, len(all_tokens), len(all_tokens) // len(tokens))  # beams follow one another
+        for row in range(0, len(all_tokens), beams)
     ]
 
 

@@ -36,6 +36,8 @@ def test_answers_and_routes_do_not_depend_on_the_batch_size(evaluate, preset):
     for key in ("question_id", "text", "route", "tokens_per_layer", "flops_ratio"):
         assert [row[key] for row in alone] == [row[key] for row in together]
     assert scores["reduction"]["preset"] == preset
+    assert scores["image_aspect_ratio"] == "pad"
+    assert alone[0]["visual_grids"] == [[4, 4]]
     assert scores["num_questions"] == 17
 
 

@@ -41,6 +41,7 @@ def test_an_answer_line_says_what_the_answer_took(make_plan, session):
     rows = plan.files.merge(plan.benchmark, plan.questions)
     row = rows[0]
     assert (row["tokens_per_layer"], row["visual_tokens_per_layer"]) == ([70, 70, 22], [64, 64, 16])
+    assert row["visual_grids"] == [[8, 8]]
     assert row["prompt_tokens"] == 1 + len(session.style.prompt(row["prompt"]).replace("<image>", ""))
     assert {row["text"]: row["answer_tokens"] for row in rows} == {"Yes": 3, "No.": 3}
     assert (row["flops"], row["flops_ratio"]) == ({"paper": 40, "full": 100}, {"paper": 0.4, "full": 0.5})

@@ -65,6 +65,7 @@ def test_beams_and_several_samples_per_prompt_follow_their_own_route(tiny_llava)
     routes = expert_indices(ROUTES, KERNELS)
     ids, reports = generate(model, make_batch(), routes=routes, num_beams=3)
     assert [report.route[0] for report in reports] == ["1x1", "2x2", "1x1", "1x2"]  # row 2 is text only
+    assert [len(report.visual_grids) for report in reports] == [1, 1, 0, 2]
     for row in range(4):
         single, _ = generate(model, alone(row), routes=routes[row : row + 1], num_beams=3)
         assert ids[row].tolist() == single[0].tolist()
@@ -77,10 +78,12 @@ def test_the_report_counts_what_the_layers_saw(tiny_llava):
     assert reports[0].tokens_per_layer == (21, 21, 9, 7)
     assert reports[3].visual_tokens_per_layer == (32, 16, 16, 4)
     assert reports[2].route == ("1x1", "1x1", "1x1")
+    assert [report.visual_grids for report in reports[1:]] == [((4, 4),), (), ((4, 4), (4, 4))]
     assert all(abs(sum(row) - 1) < 1e-5 for row in reports[0].probabilities)
     dense = generate(tiny_llava()[1].eval(), make_batch())[1]
     assert dense[0].visual_tokens_per_layer == (16,) * 4
     assert dense[0].tokens_per_layer == (21,) * 4
+    assert dense[3].visual_grids == ((4, 4), (4, 4))
 
 
 @pytest.mark.parametrize("words", [(), DPN])
