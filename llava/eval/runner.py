@@ -188,6 +188,7 @@ def _row(plan: Plan, session: Session, reply: Reply, *, is_warm_up: bool) -> dic
         "probabilities": [[round(p, _DIGITS_KEPT) for p in stage] for stage in report.probabilities],
         "tokens_per_layer": list(report.tokens_per_layer),
         "visual_tokens_per_layer": list(report.visual_tokens_per_layer),
+        "dense_visual_tokens": report.dense_visual_tokens,
         "prompt_tokens": reply.prompt_tokens,
         "answer_tokens": reply.answer_tokens,
         "flops": {counting: cost for counting, (cost, _) in flops.items()},

@@ -106,6 +106,7 @@ class Report:
     probabilities: tuple = ((0.5, 0.3, 0.2), (0.1, 0.1, 0.8))
     tokens_per_layer: tuple = (70, 70, 22)
     visual_tokens_per_layer: tuple = (64, 64, 16)
+    dense_visual_tokens: int = 64
 
 
 def image_processor(images, return_tensors):
