@@ -27,7 +27,7 @@ def build_reducer(
 
 
 def check_divides(config: DpnConfig, grid: Grid) -> None:
-    """Refuse kernels that don't divide the vision tower's grid, which is a slip nearly always.
+    """Refuse kernels that don't divide the grid of visual tokens, which is a slip nearly always.
 
     The smaller grids of later stages may be left with a remainder; `edge` says what becomes of it.
 
@@ -37,8 +37,7 @@ def check_divides(config: DpnConfig, grid: Grid) -> None:
     for rows, columns in config.kernels:
         if grid[0] % rows or grid[1] % columns:
             raise ValueError(
-                f"kernel {rows}x{columns} does not divide the {grid[0]}x{grid[1]} grid of the vision "
-                f"tower's tokens; "
+                f"kernel {rows}x{columns} does not divide the {grid[0]}x{grid[1]} grid of visual tokens; "
                 f"choose kernels whose rows and columns divide it"
             )
 

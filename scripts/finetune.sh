@@ -3,6 +3,7 @@
 # the one that BASE brings).
 # Any flag of `python -m llava.train` may follow and wins; --preflight_only and --estimate check and measure first.
 # PRESET=13b, a100-40g or 13b-a100-40g: another size, another GPU. PRESET=toy trains the small world on a CPU.
+# PROJECTOR_TYPE and PROJECTOR_OPTIONS: those of stage 1, where it had another projector than LLaVA's.
 # Several machines: HOSTFILE=..., or NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT (docs/training.md).
 #   OUTPUT=checkpoints/try1 scripts/finetune.sh --learning_rate 1e-5
 set -euo pipefail
@@ -15,13 +16,14 @@ SIZE=${SIZE:-7b}
 ZERO=${ZERO:-scripts/zero3.json}
 BASE=${BASE:-lmsys/vicuna-$SIZE-v1.5}
 VISION_TOWER=${VISION_TOWER:-openai/clip-vit-large-patch14-336}
-PROJECTOR=${PROJECTOR:-checkpoints/llava-v1.5-$SIZE-pretrain/mm_projector.bin}
+PROJECTOR=${PROJECTOR:-checkpoints/llava-v1.5-$SIZE-pretrain$(suffix)/mm_projector.bin}
 DATA=${DATA:-playground/data/llava_v1_5_mix665k.json}
 IMAGES=${IMAGES:-playground/data}
-OUTPUT=${OUTPUT:-checkpoints/llava-v1.5-$SIZE}
+OUTPUT=${OUTPUT:-checkpoints/llava-v1.5-$SIZE$(suffix)}
 GLOBAL_BATCH=${GLOBAL_BATCH:-128}
 BATCH=${BATCH:-16}
 ACCUMULATION=${ACCUMULATION:-$(accumulation)}
+projector_flags
 
 require_model BASE --model_name_or_path "${WORLD:-download a Vicuna-v1.5 checkpoint there}" "$@"
 require_model VISION_TOWER --vision_tower "${WORLD:-download a CLIP checkpoint there}" "$@"
@@ -35,7 +37,7 @@ require -d IMAGES --image_folder "${WORLD:-playground/README.md says which image
 
 train --model_name_or_path "$BASE" --version v1 --vision_tower "$VISION_TOWER" "${projector[@]}" \
     --data_path "$DATA" --image_folder "$IMAGES" --output_dir "$OUTPUT" \
-    --mm_projector_type mlp2x_gelu --mm_vision_select_layer -2 \
+    "${flags[@]}" --mm_vision_select_layer -2 \
     --mm_use_im_start_end False --mm_use_im_patch_token False \
     --image_aspect_ratio "${ASPECT:-pad}" --group_by_modality_length True \
     --num_train_epochs "${EPOCHS:-1}" --max_steps "${MAX_STEPS:--1}" --model_max_length "${MAX_LENGTH:-2048}" \

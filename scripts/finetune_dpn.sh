@@ -13,7 +13,7 @@ load_preset
 refuse() { [[ -z ${!1:-} ]] || die "$1=${!1} has no effect with DPN_PRESET=$preset: set DPN_PRESET=$2, or leave $1 out"; }
 
 SIZE=${SIZE:-7b}
-export SIZE OUTPUT=${OUTPUT:-checkpoints/dpn-llava-v1.5-$SIZE}
+export SIZE OUTPUT=${OUTPUT:-checkpoints/dpn-llava-v1.5-$SIZE$(suffix)}
 preset=${DPN_PRESET:-paper}
 if [[ $SIZE == 13b ]]; then layers=10,20,30; else layers=8,16,24; fi # paper 5.2
 reduction=(dpn "preset=$preset" "layers=${DPN_LAYERS:-$layers}")

@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/lib.sh
 STAGE=finetune_dpn_lora load_preset
 
-export OUTPUT=${OUTPUT:-checkpoints/dpn-llava-v1.5-${SIZE:-7b}-lora} LEARNING_RATE=${LEARNING_RATE:-2e-4}
+export OUTPUT=${OUTPUT:-checkpoints/dpn-llava-v1.5-${SIZE:-7b}$(suffix)-lora} LEARNING_RATE=${LEARNING_RATE:-2e-4}
 # 2e-4 is ten times the rate of full training, at which routers learn with a factor of 1 (paper) or 4.
 if [[ ${DPN_PRESET:-paper} == paper ]]; then factor=0.1; else factor=0.4; fi
 export ROUTER_LR_SCALE=${ROUTER_LR_SCALE:-$factor}

@@ -8,7 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/lib.sh
 STAGE=finetune_lora load_preset
 
-export OUTPUT=${OUTPUT:-checkpoints/llava-v1.5-${SIZE:-7b}-lora} LEARNING_RATE=${LEARNING_RATE:-2e-4}
+export OUTPUT=${OUTPUT:-checkpoints/llava-v1.5-${SIZE:-7b}$(suffix)-lora} LEARNING_RATE=${LEARNING_RATE:-2e-4}
 
 exec scripts/finetune.sh --lora_enable True --lora_r "${LORA_R:-128}" --lora_alpha "${LORA_ALPHA:-256}" \
     --mm_projector_lr "${PROJECTOR_LR:-2e-5}" "$@"

@@ -27,6 +27,17 @@ require_model() {
     [[ ${!1} =~ ^([A-Za-z0-9][A-Za-z0-9_.-]*/)?[A-Za-z0-9][A-Za-z0-9_.-]*$ && ! -d ${!1%%/*} ]] || require -d "$@"
 }
 
+# projector_flags: sets `flags` from PROJECTOR_TYPE, and from PROJECTOR_OPTIONS where it has options ("scale=2").
+projector_flags() {
+    local options
+    read -ra options <<<"${PROJECTOR_OPTIONS:-}"
+    flags=(--mm_projector_type "${PROJECTOR_TYPE:-mlp2x_gelu}")
+    ((${#options[@]} == 0)) || flags+=(--mm_projector_options "${options[@]}")
+}
+
+# suffix: the name that a projector other than LLaVA's gives its folders, so that it has its own.
+suffix() { [[ ${PROJECTOR_TYPE:-mlp2x_gelu} == mlp2x_gelu ]] || echo "-$PROJECTOR_TYPE"; }
+
 # launch_settings: how many machines (NNODES) and GPUs of each (GPUS) there are, and what starts their processes.
 # A HOSTFILE (lines "HOST slots=GPUS") names the machines for deepspeed, which reaches them by ssh. Without ssh, start
 # the same command on every machine with NODE_RANK, MASTER_ADDR and, under torchrun, NNODES.

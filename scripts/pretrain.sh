@@ -3,6 +3,7 @@
 # Any flag of `python -m llava.train` may follow and wins. PRESET=13b, a100-40g or 13b-a100-40g: another size, another
 # GPU. PRESET=toy trains the small world on a CPU. Several machines: as in scripts/finetune.sh.
 #   GPUS=4 scripts/pretrain.sh --num_train_epochs 2
+#   PROJECTOR_TYPE=token_packer PROJECTOR_OPTIONS="scale=2" scripts/pretrain.sh     (docs/projectors.md)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/lib.sh
@@ -15,10 +16,11 @@ BASE=${BASE:-lmsys/vicuna-$SIZE-v1.5}
 VISION_TOWER=${VISION_TOWER:-openai/clip-vit-large-patch14-336}
 DATA=${DATA:-playground/data/LLaVA-Pretrain/blip_laion_cc_sbu_558k.json}
 IMAGES=${IMAGES:-playground/data/LLaVA-Pretrain/images}
-OUTPUT=${OUTPUT:-checkpoints/llava-v1.5-$SIZE-pretrain}
+OUTPUT=${OUTPUT:-checkpoints/llava-v1.5-$SIZE-pretrain$(suffix)}
 GLOBAL_BATCH=${GLOBAL_BATCH:-256}
 BATCH=${BATCH:-32}
 ACCUMULATION=${ACCUMULATION:-$(accumulation)}
+projector_flags
 
 require_model BASE --model_name_or_path "${WORLD:-download a Vicuna-v1.5 checkpoint there}" "$@"
 require_model VISION_TOWER --vision_tower "${WORLD:-download a CLIP checkpoint there}" "$@"
@@ -28,7 +30,7 @@ require -d IMAGES --image_folder "${WORLD:-unpack images.zip of liuhaotian/LLaVA
 train --tune_mm_mlp_adapter True --version plain \
     --model_name_or_path "$BASE" --vision_tower "$VISION_TOWER" \
     --data_path "$DATA" --image_folder "$IMAGES" --output_dir "$OUTPUT" \
-    --mm_projector_type mlp2x_gelu --mm_vision_select_layer -2 \
+    "${flags[@]}" --mm_vision_select_layer -2 \
     --mm_use_im_start_end False --mm_use_im_patch_token False \
     --num_train_epochs "${EPOCHS:-1}" --max_steps "${MAX_STEPS:--1}" --model_max_length "${MAX_LENGTH:-2048}" \
     --per_device_train_batch_size "$BATCH" --gradient_accumulation_steps "$ACCUMULATION" \

@@ -49,17 +49,17 @@ def tiny_llava(tiny_base, tiny_clip):
 
     def build(*reduction: str, seed: int = 0, **options):
         torch.manual_seed(seed)
-        return build_for_training(
-            model_name_or_path=str(tiny_base),
-            vision_tower=str(tiny_clip),
-            mm_projector_type="mlp2x_gelu",
-            mm_vision_select_layer=-2,
-            mm_use_im_patch_token=False,
-            image_aspect_ratio="pad",
-            model_max_length=512,
-            reduction=parse_reduction(reduction),
-            **options,
-        )
+        settings = {
+            "model_name_or_path": str(tiny_base),
+            "vision_tower": str(tiny_clip),
+            "mm_projector_type": "mlp2x_gelu",
+            "mm_vision_select_layer": -2,
+            "mm_use_im_patch_token": False,
+            "image_aspect_ratio": "pad",
+            "model_max_length": 512,
+            "reduction": parse_reduction(reduction),
+        }
+        return build_for_training(**{**settings, **options})
 
     return build
 

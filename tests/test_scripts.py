@@ -212,6 +212,32 @@ def test_the_budget_of_the_policy_is_passed_on(inputs):
     ]
 
 
+@pytest.mark.parametrize(
+    "stage", ["pretrain", "finetune", "finetune_dpn", "finetune_lora", "finetune_dpn_lora"]
+)
+@pytest.mark.parametrize("preset", [{}, {"PRESET": "toy"}])
+def test_another_projector_has_options_and_folders_of_its_own(stage, preset, inputs, tmp_path):
+    del inputs["OUTPUT"], inputs["PROJECTOR"]
+    variables = {**inputs, **preset, "LAUNCHER": "none", "ZERO": "none"}
+    variables |= {"PROJECTOR_TYPE": "token_packer", "PROJECTOR_OPTIONS": "scale=4 layers=12,23"}
+    if preset:
+        variables |= {"BASE": str(tmp_path), "VISION_TOWER": str(tmp_path)}
+    missing = run_script(f"scripts/{stage}.sh", **variables)
+    if stage != "pretrain":
+        assert "-pretrain-token_packer/mm_projector.bin: run scripts/pretrain.sh first" in missing.stderr
+    result = run_script(f"scripts/{stage}.sh", "--pretrain_mm_mlp_adapter", "file.bin", **variables)
+    model, _, training = parse(result.stdout.splitlines()[3:])
+    assert model.mm_projector_type == "token_packer"
+    assert model.mm_projector_options == ["scale=4", "layers=12,23"]
+    assert "token_packer" in training.output_dir
+
+
+def test_llavas_projector_is_the_default_and_needs_no_options(inputs):
+    words = run_script("scripts/pretrain.sh", LAUNCHER="none", ZERO="none", **inputs).stdout.splitlines()
+    model = parse(words[3:]).model
+    assert (model.mm_projector_type, model.mm_projector_options) == ("mlp2x_gelu", [])
+
+
 def test_an_unknown_preset_is_refused(inputs):
     result = run_script("scripts/pretrain.sh", PRESET="tiny", **inputs)
     assert "no preset 'tiny'" in result.stderr

@@ -37,7 +37,7 @@ class VerifyArguments:
     model_name_or_path: str | None = _flag(None, "whose tokenizer measures lengths; unset: unmeasured")
     version: str = _flag("v1", "conversation template of training")
     model_max_length: int = _flag(2048, "tokens that training keeps of a sample")
-    tokens_per_image: int = _flag(576, "visual tokens of an image")
+    tokens_per_image: int = _flag(576, "visual tokens of an image; some projectors leave fewer")
     mix: str = _flag("auto", f"{', '.join(MIXES)}: demand its counts; auto: compare if the sources fit; none")
     sample: int | None = _flag(None, "check about N samples, spread over the file; unset: all")
     num_workers: int = _flag(min(16, os.cpu_count() or 1), "processes that share the work; 0: this one")

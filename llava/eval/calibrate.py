@@ -179,6 +179,7 @@ def walk(batch: Batch, session: Session) -> list[Steps]:
             routing,
             tokens=spliced.lengths,
             visual_tokens=spliced.visual_counts,
+            spared=spliced.spared,
             num_layers=model.config.num_hidden_layers,
         )
         for row in np.flatnonzero(is_open):

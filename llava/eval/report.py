@@ -79,13 +79,15 @@ def _cost(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Average FLOPs and tokens over answer lines.
 
     `flops_ratio` is relative to dense, `gflops` absolute (10^9 multiply-adds), both of the prefill;
-    `visual_tokens` and `tokens` are means over the decoder's layers, too.
+    `visual_tokens` and `tokens` are means over the decoder's layers, too. Dense is plain LLaVA's decoder,
+    whose layers all read `dense_visual_tokens`, also where a projector leaves fewer.
     """
     countings = rows[0]["flops_ratio"]
     return {
         "flops_ratio": {name: _mean([row["flops_ratio"][name] for row in rows]) for name in countings},
         "gflops": {name: _mean([row["flops"][name] for row in rows]) / 1e9 for name in countings},
         "visual_tokens": _mean([_mean(row["visual_tokens_per_layer"]) for row in rows]),
+        "dense_visual_tokens": _mean([row["dense_visual_tokens"] for row in rows]),
         "tokens": _mean([_mean(row["tokens_per_layer"]) for row in rows]),
         "prompt_tokens": _mean([row["prompt_tokens"] for row in rows]),
         "answer_tokens": _mean([row["answer_tokens"] for row in rows]),

@@ -189,6 +189,7 @@ def _row(plan: Plan, session: Session, reply: Reply, *, is_warm_up: bool) -> dic
         "tokens_per_layer": list(report.tokens_per_layer),
         "visual_tokens_per_layer": list(report.visual_tokens_per_layer),
         "visual_grids": [list(grid) for grid in report.visual_grids],
+        "dense_visual_tokens": report.dense_visual_tokens,
         "prompt_tokens": reply.prompt_tokens,
         "answer_tokens": reply.answer_tokens,
         "flops": {counting: cost for counting, (cost, _) in flops.items()},

@@ -26,7 +26,9 @@ class LlavaConfig(PyramidLlamaConfig):
     mm_vision_tower: str | None = None
     """CLIP directory or hub id; its presence makes the model multimodal."""
     mm_projector_type: str = "linear"
-    """linear, mlpNx_gelu or identity."""
+    """linear, mlpNx_gelu, identity, or a projector that gives fewer tokens (docs/projectors.md)."""
+    mm_projector_options: dict[str, Any] | None = None
+    """All options of such a projector; None for the others, which have none."""
     mm_hidden_size: int = 1024
     """Width of the visual features."""
     mm_vision_select_layer: int = -2

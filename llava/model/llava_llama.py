@@ -273,6 +273,7 @@ class LlavaLlamaForCausalLM(PacksSamples, LlamaForCausalLM):
             routing_of(output.past_key_values),
             tokens=tokens,
             visual_tokens=visual,
+            spared=None if spliced is None else spliced.spared,
             num_layers=self.config.num_hidden_layers,
             visual_grids=None if spliced is None else spliced.grids,
         )

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from transformers import initialization
 
 from llava.model.config import LlavaConfig
+from llava.model.crop_shape import CropShape, crop_shape
 from llava.model.merging import NO_GRID, Block, Merging
 from llava.model.multimodal import VisualTokens
 from llava.model.projector import build_projector
-from llava.model.reduction import POOLING, PyramidLlamaModel
+from llava.model.reduction import POOLING, PyramidLlamaModel, VisualProjector
 from llava.model.vision_tower import CLIPVisionTower
 
 
@@ -37,9 +38,7 @@ class LlavaLlamaModel(PyramidLlamaModel):
         super().__init__(config)
         if config.mm_vision_tower is not None:
             self.vision_tower = CLIPVisionTower(config)
-            self.mm_projector = build_projector(
-                config.mm_projector_type, config.mm_hidden_size, config.hidden_size
-            )
+            self.mm_projector = build_projector(config)
             if "unpad" in config.mm_patch_merge_type:
                 self.image_newline = nn.Parameter(torch.empty(config.hidden_size))
         self.post_init()
@@ -54,11 +53,20 @@ class LlavaLlamaModel(PyramidLlamaModel):
             raise ValueError("this model has no vision tower: its config.json names no mm_vision_tower")
         return self.vision_tower
 
+    @property
+    def crop_shape(self) -> CropShape:
+        """What one crop becomes: the number of its visual tokens, and their grid."""
+        return crop_shape(self.config, self.get_vision_tower().config)
+
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Encode pixels (C, 3, h, w) to visual tokens (C, N, D) by tower and projector."""
-        weight = next(self.mm_projector.parameters(), None)
-        features = self.get_vision_tower()(pixels)  # (C, N, F)
-        return self.mm_projector(features if weight is None else features.to(weight.dtype))
+        tower, projector = self.get_vision_tower(), self.mm_projector
+        weight = next(projector.parameters(), None)
+        dtype = pixels.dtype if weight is None else weight.dtype
+        if isinstance(projector, VisualProjector):
+            levels = tower(pixels, projector.feature_layers)  # one (C, H*W, F) for each
+            return projector([features.to(dtype) for features in levels])
+        return projector(tower(pixels).to(dtype))
 
     def visual_tokens(
         self,
@@ -95,8 +103,9 @@ class LlavaLlamaModel(PyramidLlamaModel):
         tokens: list[Tensor] = []
         blocks: list[tuple[Block, ...]] = [()] * len(images)
         for index, image in zip(chosen, encoded, strict=True):
-            tokens.append(merging.merge(image, None if image_sizes is None else image_sizes[index]))
-            blocks[index] = merging.blocks(image, tokens[-1])
+            size = None if image_sizes is None else image_sizes[index]
+            tokens.append(merging.merge(image, size))
+            blocks[index] = merging.blocks(image, tokens[-1], size)
             if self.reducer is not None and NO_GRID in [block.grid for block in blocks[index]]:
                 raise ValueError(
                     f"a reduction pools grids of visual tokens, which mm_patch_merge_type={merging.kind!r} "
@@ -106,13 +115,14 @@ class LlavaLlamaModel(PyramidLlamaModel):
         return VisualTokens(torch.cat(tokens), tuple(blocks))
 
     def _merging(self, kind: str) -> Merging:
-        tower, config = self.get_vision_tower(), self.config
+        tower, config, shape = self.get_vision_tower(), self.config, self.crop_shape
         return Merging(
             kind=kind,
             aspect_ratio=config.image_aspect_ratio,
             pinpoints=config.image_grid_pinpoints,
             image_side=tower.image_side,
-            grid=tower.grid,
+            grid=shape.grid,
+            features=shape.features,
             newline=getattr(self, "image_newline", None),
         )
 
@@ -120,3 +130,6 @@ class LlavaLlamaModel(PyramidLlamaModel):
         super()._init_weights(module)
         if module is self and hasattr(self, "image_newline"):
             initialization.normal_(self.image_newline, std=self.config.hidden_size**-0.5)
+        projector = getattr(self, "mm_projector", None)  # the decoder is initialised before there is one
+        if isinstance(projector, VisualProjector):
+            projector.init_weights(module)

@@ -12,10 +12,11 @@ from transformers.utils import GENERATION_CONFIG_NAME, logging
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.model.config import LlavaConfig
+from llava.model.crop_shape import crop_shape
 from llava.model.files import find_file, find_weights, read_object
 from llava.model.llava_llama import LlavaLlamaForCausalLM
-from llava.model.merging import check_merge_type
-from llava.model.projector import check_projector_type
+from llava.model.merging import NO_GRID, check_merge_type
+from llava.model.projector_options import check_projector
 from llava.model.reduction import check_divides, from_dict, routing_prompt
 from llava.model.released import renaming
 from llava.model.vision_tower import check_layer, vision_config
@@ -129,27 +130,32 @@ def check_images(config: LlavaConfig) -> None:
     """Refuse, before weights are loaded, settings that the first image would fail on.
 
     Raises:
-        ValueError: the projector or the way to join crops isn't known, or the tower has no such layer.
+        ValueError: the projector or the way to join crops isn't known, its options don't suit the tower, or
+            the tower has no such layer.
     """
     if config.mm_vision_tower is None:
         return
-    check_projector_type(config.mm_projector_type)
     check_merge_type(config.mm_patch_merge_type)
     layers: Any = vision_config(config.mm_vision_tower).num_hidden_layers
     check_layer(config.mm_vision_select_layer, layers)
+    check_projector(config)
 
 
 def check_kernels(config: LlavaConfig) -> None:
-    """Refuse, before weights are loaded, a reduction whose kernels don't fit the tower's grid."""
+    """Refuse, before weights are loaded, a reduction whose kernels don't fit the grid of visual tokens."""
     if config.reduction is not None and config.mm_vision_tower is not None:
         if config.mm_vision_select_feature != "patch":
             raise ValueError(
                 f"a reduction needs a grid of visual tokens, which mm_vision_select_feature="
                 f"{config.mm_vision_select_feature!r} doesn't leave; use patch"
             )
-        sizes = vision_config(config.mm_vision_tower)
-        side = int(sizes.image_size) // int(sizes.patch_size)  # pyright: ignore[reportArgumentType]
-        check_divides(from_dict(config.reduction), (side, side))
+        grid = crop_shape(config, vision_config(config.mm_vision_tower)).grid
+        if grid == NO_GRID:
+            raise ValueError(
+                f"a reduction pools grids of visual tokens, but those of mm_projector_type="
+                f"{config.mm_projector_type} form none; use a projector whose tokens do (docs/projectors.md)"
+            )
+        check_divides(from_dict(config.reduction), grid)
 
 
 def check_routing_row(tokenizer: PreTrainedTokenizerBase, model: LlavaLlamaForCausalLM, path: str) -> None:

@@ -5,8 +5,9 @@ The first of several crops is the whole image, the others are the tiles of its b
 Shapes: C crops, N = H x W tokens of a crop, R x K tiles (down, across), D model width, V tokens of an image.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -32,6 +33,8 @@ class Block(NamedTuple):
     length: int
     grid: tuple[int, int]
     """Rows and columns, or NO_GRID where the tokens form none."""
+    spared: int = 0
+    """Tokens that there would be beside these if the projector made one of every feature, as LLaVA's does."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +53,20 @@ class Merging:
     """H and W, or NO_GRID where the class token is kept."""
     newline: Tensor | None
     """(D,) token at the end of every row of an unpadded mosaic."""
+    features: tuple[int, int] = NO_GRID
+    """Rows and columns of a crop's features where the projector makes fewer tokens of them."""
 
     def __post_init__(self) -> None:
         check_merge_type(self.kind)
 
-    def blocks(self, crops: Tensor, tokens: Tensor) -> tuple[Block, ...]:
+    def blocks(
+        self, crops: Tensor, tokens: Tensor, image_size: Sequence[int] | None = None
+    ) -> tuple[Block, ...]:
         """Describe the tokens (V, D) that an image's crops (C, N, D) were merged to."""
+        spared = self._unprojected(len(crops), image_size) - len(tokens) if self.features != NO_GRID else 0
         if self.kind == "flat" or (len(crops) == 1 and self.newline is None):
-            return (Block(crops.shape[1], self.grid),) * len(crops)
-        return (Block(len(tokens), NO_GRID),)
+            return (Block(crops.shape[1], self.grid, spared // len(crops)),) * len(crops)
+        return (Block(len(tokens), NO_GRID, spared),)
 
     def merge(self, crops: Tensor, image_size: Sequence[int] | None) -> Tensor:
         """Join the crops (C, N, D) of one image to its tokens (V, D) (spec: LLaVA-1.5's multi-crop merging).
@@ -83,6 +91,13 @@ class Merging:
             end = self.newline.to(mosaic)[:, None, None].expand(-1, mosaic.shape[1], 1)
             mosaic = torch.cat([mosaic, end], dim=2)
         return torch.cat([crops[0], mosaic.flatten(1).T])
+
+    def _unprojected(self, num_crops: int, image_size: Sequence[int] | None) -> int:
+        """Count the tokens that an image would have if every feature became one: a merge without numbers."""
+        newline = None if self.newline is None else torch.empty(1, device="meta")
+        plain = replace(self, grid=self.features, newline=newline)
+        crops = torch.empty(num_crops, math.prod(self.features), 1, device="meta")
+        return len(plain.merge(crops, image_size))
 
     def _mosaic(self, tiles: Tensor, image_size: Sequence[int] | None) -> Tensor:
         """Lay tiles (R*K, N, D) out as they lie in the image: (D, R*H, K*W)."""

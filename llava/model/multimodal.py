@@ -43,6 +43,8 @@ class Spliced:
     """(B, I, 2) on the host: rows and columns of every visual span, (0, 0) where it has none."""
     labels: np.ndarray | None
     """(B, T) on the host, -100 at visual tokens and padding."""
+    spared: list[int]
+    """Visual tokens that every row would have beside its own if every feature had become one."""
 
     @property
     def lengths(self) -> list[int]:
@@ -179,6 +181,7 @@ def splice_images(
         mm_token_type_ids=torch.from_numpy(types),
         visual_grids=_grids(rows),
         labels=targets if prompts.has_labels else None,
+        spared=[sum(block.spared for block in row.spans) for row in rows],
     )
 
 

@@ -5,39 +5,42 @@ Shapes: N images, T tokens, F feature width, D model width.
 
 import contextlib
 import pickle
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import distributed, nn
 
+from llava.model.config import LlavaConfig
+from llava.model.crop_shape import shrinking_projector, tower_shape
+from llava.model.projector_options import check_projector_type
+from llava.model.reduction import build_visual_projector
+from llava.model.vision_tower import vision_config
 
-def build_projector(kind: str, feature_width: int, width: int) -> nn.Module:
-    """Build `linear`, `mlpNx_gelu` or `identity`, mapping (N, T, F) to (N, T, D).
 
-    The state-dict names are LLaVA's.
+def build_projector(config: LlavaConfig) -> nn.Module:
+    """Build what config.json names.
+
+    `linear`, `mlpNx_gelu` and `identity` map (N, T, F) to (N, T, D); their state-dict names are LLaVA's. The
+    others (docs/projectors.md) are a `VisualProjector`, made for the tower that config.json names.
 
     Raises:
-        ValueError: an unknown type.
+        ValueError: an unknown type, or options that it doesn't have.
     """
+    kind, width = config.mm_projector_type, config.hidden_size
     check_projector_type(kind)
+    shrinking = shrinking_projector(config)
+    if shrinking is not None:
+        tower = tower_shape(config, vision_config(str(config.mm_vision_tower)))
+        return build_visual_projector(kind, shrinking, tower, width)
     if kind == "linear":
-        return nn.Linear(feature_width, width)
+        return nn.Linear(config.mm_hidden_size, width)
     if kind == "identity":
         return nn.Identity()
-    layers: list[nn.Module] = [nn.Linear(feature_width, width)]
+    layers: list[nn.Module] = [nn.Linear(config.mm_hidden_size, width)]
     for _ in range(1, int(kind.removeprefix("mlp").removesuffix("x_gelu"))):
         layers += [nn.GELU(), nn.Linear(width, width)]
     return nn.Sequential(*layers)
-
-
-def check_projector_type(kind: object) -> None:
-    """Refuse, with a ValueError, what config.json or a flag may say and `build_projector` doesn't know."""
-    if not isinstance(kind, str) or not re.fullmatch(r"linear|identity|mlp\d+x_gelu", kind):
-        raise ValueError(
-            f"unknown mm_projector_type {kind!r}; known: linear, mlpNx_gelu (N a number), identity"
-        )
 
 
 def load_projector(projector: nn.Module, path: Path) -> None:

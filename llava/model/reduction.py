@@ -1,7 +1,8 @@
 """The seam: everything `llava` knows of `dpn`. No other file of this package imports it.
 
 A reduction is chosen by `--reduction METHOD FIELD=VALUE ...`, stored in config.json, and acts inside the
-decoder.
+decoder. A projector that gives fewer visual tokens is chosen by `--mm_projector_type NAME` and acts in front
+of it.
 """
 
 from collections.abc import Sequence
@@ -20,6 +21,9 @@ from dpn.flops import DecoderShape, count_flops, count_full_flops, stage_cost, v
 from dpn.layout import LAST, ROUTER, TEXT, VISUAL, Layout
 from dpn.loss import expected_rates, loss_of_routing
 from dpn.parse import expert_indices, parse_fields, parse_reduction, parse_route
+from dpn.projectors.base import ProjectorConfig, TowerShape, VisualProjector
+from dpn.projectors.build import PROJECTORS, build_visual_projector
+from dpn.projectors.options import did_you_mean, parse_projector, projector_from_dict, projector_to_dict
 from dpn.pyramid import PyramidLlamaConfig, PyramidLlamaModel, PyramidOutput
 from dpn.release import FIELD as POOLING
 from dpn.release import config_from_pooling, has_router
@@ -30,6 +34,7 @@ __all__ = [
     "LAST",
     "LOWEST_SHIFT",
     "POOLING",
+    "PROJECTORS",
     "ROUTER",
     "ROUTING_TOKEN",
     "TEXT",
@@ -42,17 +47,22 @@ __all__ = [
     "DynamicPyramid",
     "Layout",
     "PacksSamples",
+    "ProjectorConfig",
     "PyramidLlamaConfig",
     "PyramidLlamaModel",
     "PyramidOutput",
     "Routing",
     "Steps",
+    "TowerShape",
+    "VisualProjector",
+    "build_visual_projector",
     "changed_fields",
     "check_divides",
     "check_fits",
     "config_from_pooling",
     "count_flops",
     "count_full_flops",
+    "did_you_mean",
     "expected_rates",
     "expert_indices",
     "forced_routes",
@@ -61,11 +71,14 @@ __all__ = [
     "has_router",
     "loss_of_routing",
     "next_shifts",
+    "parse_projector",
     "parse_reduction",
     "parse_route",
     "past_mask",
     "per_layer",
     "pooling_key_mapping",
+    "projector_from_dict",
+    "projector_to_dict",
     "reduction_at_inference",
     "routing_of",
     "routing_prompt",

@@ -27,6 +27,13 @@ class SampleReport(NamedTuple):
     """Visual tokens among them."""
     visual_grids: tuple[tuple[int, int], ...] = ()
     """Rows and columns of every visual span in front of the decoder; () where `report` wasn't told."""
+    spared: int = 0
+    """Visual tokens that plain LLaVA's decoder would read beside them, which a projector leaves out."""
+
+    @property
+    def dense_visual_tokens(self) -> int:
+        """Visual tokens that every layer of plain LLaVA's decoder would read."""
+        return self.visual_tokens_per_layer[0] + self.spared
 
 
 def report(
@@ -36,6 +43,7 @@ def report(
     visual_tokens: Sequence[int],
     num_layers: int,
     visual_grids: Sequence[tuple[tuple[int, int], ...]] | None = None,
+    spared: Sequence[int] | None = None,
 ) -> list[SampleReport]:
     """Describe a prefill sample by sample.
 
@@ -46,34 +54,38 @@ def report(
         visual_tokens: visual tokens among them.
         num_layers: decoder layers.
         visual_grids: rows and columns of every sample's visual spans.
+        spared: visual tokens that a projector has left out of every sample; None for none.
     """
     grids = [()] * len(tokens) if visual_grids is None else visual_grids
+    spared = spared or [0] * len(tokens)
     if routing is None:
-        triples = zip(tokens, visual_tokens, grids, strict=True)
+        known = zip(tokens, visual_tokens, grids, spared, strict=True)
         return [
-            SampleReport((), (), (count,) * num_layers, (visual,) * num_layers, spans)
-            for count, visual, spans in triples
+            SampleReport((), (), (count,) * num_layers, (visual,) * num_layers, spans, left)
+            for count, visual, spans, left in known
         ]
     all_tokens = per_layer(routing.token_counts, routing.layers, num_layers).tolist()
     all_visual = per_layer(routing.visual_counts, routing.layers, num_layers).tolist()
+    beams = len(all_tokens) // len(tokens)  # those of a sample follow one another
     probabilities = routing.probabilities.transpose(0, 1).tolist()  # (B, S, E)
-    beams = len(all_tokens) // len(tokens)  # of one sample, they follow one another
     return [
         SampleReport(
             routing.route_names(row),
             tuple(tuple(experts) for experts in probabilities[row]),
             tuple(all_tokens[row]),
             tuple(all_visual[row]),
-            grids[row // beams],
+            spans,
+            left,
         )
-        for row in range(0, len(all_tokens), beams)
+        for row, spans, left in zip(range(0, len(all_tokens), beams), grids, spared, strict=True)
     ]
 
 
 def flops(sample: SampleReport, config: PyramidLlamaConfig) -> dict[str, tuple[int, int]]:
     """Count what a sample's prefill cost and what a dense one would have, in both countings of dpn/flops.py.
 
-    Multiply-adds, as (cost, dense). The paper's counting knows nothing but visual tokens.
+    Multiply-adds, as (cost, dense). The paper's counting knows nothing but visual tokens. Dense is plain
+    LLaVA's decoder, which reads every feature of the tower as a token, also where a projector leaves fewer.
     """
     d, m, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     routers = len(sample.route)
@@ -84,14 +96,15 @@ def flops(sample: SampleReport, config: PyramidLlamaConfig) -> dict[str, tuple[i
         num_key_value_heads=config.num_key_value_heads or config.num_attention_heads,
     )
     visual, tokens = sample.visual_tokens_per_layer, sample.tokens_per_layer
+    dense_visual, dense_tokens = sample.dense_visual_tokens, tokens[0] + sample.spared
     is_double = routers > 0 and (config.reduction or {}).get("router_source") == "both"
     routed = replace(shape, num_routers=routers, router_width=2 * d if is_double else d)
     return {
         "paper": (
             count_flops(visual, hidden_size=d, intermediate_size=m),
-            count_flops([visual[0]] * layers, hidden_size=d, intermediate_size=m),
+            count_flops([dense_visual] * layers, hidden_size=d, intermediate_size=m),
         ),
-        "full": (count_full_flops(tokens, routed), count_full_flops([tokens[0]] * layers, shape)),
+        "full": (count_full_flops(tokens, routed), count_full_flops([dense_tokens] * layers, shape)),
     }
 
 

@@ -1,7 +1,7 @@
 """The frozen CLIP tower: pixels to visual features. Shapes: N images, H x W patch grid, F feature width."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +70,16 @@ class CLIPVisionTower(nn.Module):
         """Whether the image processor and the weights are there."""
         return self.vision_tower is not None and self.image_processor is not None
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor, layers: Sequence[int] | None = None) -> Tensor | list[Tensor]:
         """Encode pixels (N, 3, h, w) to features (N, H*W, F) of the same dtype.
 
         `cls_patch` adds one row in front. Frozen weights, as `load_model` leaves them, record no graph; where
         a caller has set `requires_grad`, gradients flow.
+
+        Args:
+            pixels: the crops.
+            layers: hidden states to give as a list, for projectors that ask for their own; None gives
+                `mm_vision_select_layer` as a tensor.
 
         Raises:
             ValueError: the tower isn't loaded, or the pixels have another size than it takes.
@@ -87,8 +92,11 @@ class CLIPVisionTower(nn.Module):
             )
         is_trained = any(parameter.requires_grad for parameter in tower.parameters())
         with torch.set_grad_enabled(is_trained and torch.is_grad_enabled()):
-            features = hidden_state(tower, pixels.to(tower.device, tower.dtype), self.select_layer)
-        return (features[:, 1:] if self.select_feature == "patch" else features).to(pixels.dtype)
+            indices = [self.select_layer] if layers is None else layers
+            states = hidden_states(tower, pixels.to(tower.device, tower.dtype), indices)
+        first = 1 if self.select_feature == "patch" else 0
+        features = [state[:, first:].to(pixels.dtype) for state in states]
+        return features[0] if layers is None else features
 
     @property
     def config(self) -> CLIPVisionConfig:
@@ -120,12 +128,6 @@ class CLIPVisionTower(nn.Module):
         return self.num_patches_per_side**2
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of the visual tokens, (0, 0) where the class token spoils the grid."""
-        side = 0 if self.select_feature == "cls_patch" else self.num_patches_per_side
-        return side, side
-
-    @property
     def dummy_feature(self) -> Tensor:
         """(1, F) zeros, for code that stands in for an image."""
         return torch.zeros(1, self.hidden_size, device=self.device, dtype=self.dtype)
@@ -146,8 +148,8 @@ class CLIPVisionTower(nn.Module):
         return self.vision_tower
 
 
-def hidden_state(tower: CLIPVisionModel, pixels: Tensor, index: int) -> Tensor:
-    """Give a hidden state (N, 1 + H*W, F) of a tower: 0 is the embedding, k the output of layer k.
+def hidden_states(tower: CLIPVisionModel, pixels: Tensor, indices: Sequence[int]) -> list[Tensor]:
+    """Give hidden states (N, 1 + H*W, F) of a tower: 0 is the embedding, k the output of layer k.
 
     Not through `output_hidden_states`: transformers hooks a tower's layers once more when the decoder around
     it is asked for its own states (seen in 5.23), and the tower's list then holds every state twice.
@@ -156,17 +158,21 @@ def hidden_state(tower: CLIPVisionModel, pixels: Tensor, index: int) -> Tensor:
         ValueError: the tower has no such layer.
     """
     layers = next(module for module in tower.modules() if isinstance(module, CLIPEncoder)).layers
-    check_layer(index, len(layers))
-    index %= len(layers) + 1
-    if index == len(layers):
-        return tower(pixels).last_hidden_state
-    inputs: list[Tensor] = []
-    hook = layers[index].register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    for index in indices:
+        check_layer(index, len(layers))
+    wanted = [index % (len(layers) + 1) for index in indices]
+    seen: dict[int, Tensor] = {}
+
+    def remember(index: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda _, given: seen.update({index: given[0]})
+
+    hooks = [layers[i].register_forward_pre_hook(remember(i)) for i in set(wanted) - {len(layers)}]
     try:
-        tower(pixels)
+        seen[len(layers)] = tower(pixels).last_hidden_state
     finally:
-        hook.remove()
-    return inputs[0]
+        for hook in hooks:
+            hook.remove()
+    return [seen[index] for index in wanted]
 
 
 def check_layer(index: object, layers: int) -> None:

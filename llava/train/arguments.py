@@ -35,7 +35,15 @@ class ModelArguments:
     vision_tower: str | None = _flag(None, "CLIP vision tower: directory or hub id")
     mm_vision_select_layer: int = _flag(-1, "hidden layer of the tower that is used; LLaVA-1.5 takes -2")
     pretrain_mm_mlp_adapter: str | None = _flag(None, "mm_projector.bin of stage 1")
-    mm_projector_type: str = _flag("linear", "linear or mlpNx_gelu; LLaVA-1.5 takes mlp2x_gelu")
+    mm_projector_type: str = _flag(
+        "linear", "linear or mlpNx_gelu (LLaVA-1.5: mlp2x_gelu), or one with fewer tokens: docs/projectors.md"
+    )
+    mm_projector_options: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "FIELD=VALUE ..., e.g. scale=2; unset: the projector's defaults, or the checkpoint's own"
+        },
+    )
     mm_use_im_start_end: bool = _flag(False, "put <im_start> and <im_end> around every image")
     mm_use_im_patch_token: bool = _flag(True, "add the <im_patch> token; LLaVA-1.5 does not")
     mm_patch_merge_type: str = _flag("flat", "how the tiles of one image are joined")

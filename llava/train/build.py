@@ -13,6 +13,7 @@ from llava.model.llava_llama import LlavaLlamaForCausalLM
 from llava.model.loading import add_tokens, check_images, check_kernels, check_routing_row, load_weights
 from llava.model.parts import EMBEDDING, own_names, put_into
 from llava.model.projector import gathered, load_projector
+from llava.model.projector_options import all_options, check_same_options
 from llava.model.reduction import DpnConfig, changed_fields, from_dict
 from llava.model.tokenizer import load_tokenizer
 from llava.model.vision_tower import vision_config
@@ -25,6 +26,7 @@ def build_for_training(  # noqa: PLR0913 - one argument per flag
     model_name_or_path: str,
     vision_tower: str | None,
     mm_projector_type: str = "linear",
+    mm_projector_options: Mapping[str, Any] | None = None,
     mm_vision_select_layer: int = -1,
     mm_vision_select_feature: str = "patch",
     mm_patch_merge_type: str = "flat",
@@ -55,6 +57,7 @@ def build_for_training(  # noqa: PLR0913 - one argument per flag
     fields = {
         "mm_vision_tower": vision_tower,
         "mm_projector_type": mm_projector_type,
+        "mm_projector_options": mm_projector_options,
         "mm_vision_select_layer": mm_vision_select_layer,
         "mm_vision_select_feature": mm_vision_select_feature,
         "mm_patch_merge_type": mm_patch_merge_type,
@@ -109,6 +112,7 @@ def configure(
             f"{path} has a projector of type {config.mm_projector_type}, so training can't go on with "
             f"--mm_projector_type {fields['mm_projector_type']}; name the checkpoint's type"
         )
+    options = _projector_options(path, config, fields)
     if reduction is not None:
         changed = changed_fields(from_dict(config.reduction), reduction) if config.reduction else []
         if changed:
@@ -117,7 +121,7 @@ def configure(
                 f"leave --reduction out to continue with the checkpoint's own"
             )
         config.reduction = reduction.to_dict()
-    for name, value in fields.items():
+    for name, value in (*fields.items(), ("mm_projector_options", options)):
         setattr(config, name, value)
     if config.mm_vision_tower is not None:
         config.mm_hidden_size = vision_config(config.mm_vision_tower).hidden_size
@@ -131,9 +135,28 @@ def configure(
     return config, [name for name, was_there in had.items() if not was_there]
 
 
+def _projector_options(path: str, config: LlavaConfig, fields: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Give all options of the flags' projector; a checkpoint that is continued keeps its own.
+
+    Raises:
+        ValueError: the flags name other options than the checkpoint's.
+    """
+    kind, given = fields["mm_projector_type"], fields.get("mm_projector_options")
+    if config.mm_vision_tower is None:
+        return all_options(kind, given)
+    saved = all_options(kind, config.mm_projector_options)
+    if given is not None and all_options(kind, given) != saved:
+        raise ValueError(
+            f"{path} has a projector {kind} with the options {saved}, so training can't go on with "
+            f"--mm_projector_options {given}; leave the flag out to keep them"
+        )
+    return saved
+
+
 def _load_stage_one(model: LlavaLlamaForCausalLM, path: Path) -> None:
     """Load a projector and, where images stand between start and end tokens, these tokens' embeddings."""
     load_projector(model.model.mm_projector, path)
+    check_same_options(model.config, path)
     if not model.config.mm_use_im_start_end:
         return
     rows = own_names(read_tensors(path)).get(EMBEDDING)

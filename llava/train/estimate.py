@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ import torch
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.data.encode import encode_uncut
 from llava.data.records import Record, read_records
+from llava.model.crop_shape import crop_shape
 from llava.model.reduction import DpnConfig, from_dict, parse_reduction, visual_cost
 from llava.model.tokenizer import load_tokenizer
 from llava.model.vision_tower import vision_config
@@ -79,7 +80,8 @@ def estimate(
     training = arguments.training
     counts = count_parameters(arguments, reduction)
     engine = Engine.of(training, world_size)
-    load = batch_load(arguments, records, world_size=world_size)
+    per_image = crop_shape(counts.config, vision_config(str(arguments.model.vision_tower))).tokens
+    load = batch_load(arguments, records, per_image=per_image, world_size=world_size)
     held = held_bytes(counts, engine)
     saved = counts.config.reduction
     routing = None if saved is None else from_dict(saved)
@@ -138,11 +140,17 @@ def _factor_of(routing: DpnConfig, counts: Counts) -> float:
     return high
 
 
-def batch_load(arguments: Arguments, records: Sequence[Record], *, world_size: int) -> Load:
-    """Measure the longest micro batch; without records, every sample is as long as allowed, with an image."""
+def batch_load(arguments: Arguments, records: Sequence[Record], *, per_image: int, world_size: int) -> Load:
+    """Measure the longest micro batch; without records, every sample is as long as allowed, with an image.
+
+    Args:
+        arguments: of the run.
+        records: its data.
+        per_image: visual tokens that an image becomes.
+        world_size: ranks.
+    """
     model, _, training = arguments
     size, longest = training.per_device_train_batch_size, training.model_max_length
-    per_image = tokens_per_image(arguments)
     if not records:
         text = max(longest - per_image, 0)
         return Load(size * min(per_image, longest), size * text, int(size * text * LEARNED_SHARE))
@@ -170,14 +178,6 @@ def batch_load(arguments: Arguments, records: Sequence[Record], *, world_size: i
         text += max(0, min(len(encoded.input_ids) - images, longest - images * per_image))
         learned += int((encoded.labels != IGNORE_INDEX).sum())
     return Load(visual, text, min(learned, text))
-
-
-def tokens_per_image(arguments: Arguments) -> int:
-    """Count the visual tokens that an image becomes."""
-    tower = vision_config(str(arguments.model.vision_tower))
-    side, patch = cast(int, tower.image_size), cast(int, tower.patch_size)
-    patches = (side // patch) ** 2
-    return patches + (arguments.model.mm_vision_select_feature == "cls_patch")
 
 
 def describe(found: Estimate, arguments: Arguments) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llava.model.projector_options import asked_options
 from llava.train.arguments import Arguments
 from llava.train.checkpoint import STATE_FILE
 
@@ -67,6 +68,9 @@ def fingerprint(arguments: Arguments, reduction: Any) -> dict[str, Any]:
         * training.gradient_accumulation_steps
         * training.world_size,
     }
+    options = asked_options(model.mm_projector_type, model.mm_projector_options)
+    if options is not None:  # runs that began before there were any have no such entry
+        settings["mm_projector_options"] = options
     for name in ("model_name_or_path", "vision_tower"):
         settings[name] = os.path.normpath(settings[name])
     return json.loads(json.dumps(settings))  # as it will be read back

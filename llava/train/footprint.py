@@ -16,6 +16,7 @@ from transformers import CLIPVisionModel
 
 from llava.model.config import LlavaConfig
 from llava.model.llava_llama import LlavaLlamaForCausalLM
+from llava.model.projector_options import asked_options
 from llava.model.reduction import DpnConfig
 from llava.model.vision_tower import vision_config
 from llava.train.arguments import Arguments, TrainingArguments
@@ -110,6 +111,7 @@ def count_parameters(arguments: Arguments, reduction: DpnConfig | None) -> Count
     model, data, training = arguments
     names = ("mm_projector_type", "mm_vision_select_layer", "mm_vision_select_feature", "mm_patch_merge_type")
     fields: dict[str, Any] = {name: getattr(model, name) for name in names}
+    fields["mm_projector_options"] = asked_options(model.mm_projector_type, model.mm_projector_options)
     fields |= {"mm_vision_tower": model.vision_tower, "image_aspect_ratio": data.image_aspect_ratio}
     config, _ = configure(str(model.model_name_or_path), fields, reduction, training.cache_dir)
     with torch.device("meta"):

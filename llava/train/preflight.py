@@ -15,6 +15,7 @@ from llava.conversation import SeparatorStyle, conv_templates
 from llava.data.encode import encode_uncut, template_of, training_segments
 from llava.data.records import Record
 from llava.data.verify import spread
+from llava.model.projector_options import asked_options
 from llava.model.reduction import DpnConfig
 from llava.model.tokenizer import load_tokenizer
 from llava.train.arguments import Arguments, DataArguments, ModelArguments, TrainingArguments
@@ -155,6 +156,7 @@ def _check_model(model: ModelArguments, *, has_reduction: bool) -> None:
             f"--pretrain_mm_mlp_adapter {projector}: there is no such file; "
             "stage 1 (scripts/pretrain.sh) writes mm_projector.bin"
         )
+    asked_options(model.mm_projector_type, model.mm_projector_options)
     if model.version not in conv_templates:
         hint = "; LLaVA 1.5 formatted it as v1" if model.version in OLD_VERSIONS else ""
         raise ValueError(

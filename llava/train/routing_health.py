@@ -123,8 +123,8 @@ class TrainingHealth:
         if ids is None:
             return
         count = ids.numel() if mask is None else mask.sum()
-        tower = getattr(getattr(self.model, "model", None), "vision_tower", None)
-        per_image = int(getattr(tower, "num_patches", 1))
+        shape = getattr(getattr(self.model, "model", None), "crop_shape", None)
+        per_image = 1 if shape is None else shape.tokens
         tokens = count + (ids == IMAGE_TOKEN_INDEX).sum() * (per_image - 1)
         self.tokens = tokens if self.tokens is None else self.tokens + tokens
 

@@ -15,6 +15,7 @@ from llava.data.collator import LlavaCollator
 from llava.data.dataset import LlavaDataset
 from llava.data.records import Record, read_records
 from llava.data.verify import quick_check
+from llava.model.projector_options import asked_options
 from llava.model.reduction import from_dict, parse_reduction, routing_prompt
 from llava.train import saving
 from llava.train.agreement import agree
@@ -108,7 +109,9 @@ def run(job: Job) -> None:
         args=training,
         train_dataset=dataset,
         data_collator=LlavaCollator(
-            tokenizer.pad_token_id, training.model_max_length, tokens_per_image=_tokens_per_image(model)
+            tokenizer.pad_token_id,
+            training.model_max_length,
+            tokens_per_image=model.get_model().crop_shape.tokens,
         ),
         processing_class=tokenizer,
         partial=_partial(job.arguments),
@@ -132,7 +135,7 @@ def _longest(dataset: LlavaDataset, model: Any, training: TrainingArguments) -> 
         dataset.modality_lengths,
         batch_size=training.train_batch_size,
         num_chunks=training.world_size * training.gradient_accumulation_steps,
-        tokens_per_image=_tokens_per_image(model),
+        tokens_per_image=model.get_model().crop_shape.tokens,
         longest=training.model_max_length,
         is_grouped=training.group_by_modality_length,
         seed=training.data_seed or 0,
@@ -155,6 +158,7 @@ def _build(job: Job) -> tuple[Any, Any, Any]:
         model_name_or_path=model.model_name_or_path or "",
         vision_tower=model.vision_tower,
         mm_projector_type=model.mm_projector_type,
+        mm_projector_options=asked_options(model.mm_projector_type, model.mm_projector_options),
         mm_vision_select_layer=model.mm_vision_select_layer,
         mm_vision_select_feature=model.mm_vision_select_feature,
         mm_patch_merge_type=model.mm_patch_merge_type,
@@ -186,12 +190,6 @@ def _remember_template(config: Any, version: str) -> None:
     """Store a dialogue's template, so that evaluation asks in the wording that was trained."""
     if conv_templates[version].sep_style is not SeparatorStyle.PLAIN:
         config.conversation_template = "vicuna_v1" if version == "v1" else version
-
-
-def _tokens_per_image(model: Any) -> int:
-    """Count the visual tokens that an image becomes in the merged sequence."""
-    tower = model.get_vision_tower()
-    return tower.num_patches + (tower.select_feature == "cls_patch")
 
 
 def _build_dataset(job: Job, model: Any, tokenizer: Any, image_processor: Any) -> LlavaDataset:

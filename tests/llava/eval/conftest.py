@@ -107,6 +107,7 @@ class Report:
     tokens_per_layer: tuple = (70, 70, 22)
     visual_tokens_per_layer: tuple = (64, 64, 16)
     visual_grids: tuple = ((8, 8),)
+    dense_visual_tokens: int = 64
 
 
 def image_processor(images, return_tensors):

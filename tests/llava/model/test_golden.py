@@ -9,7 +9,7 @@ from PIL import Image
 from llava.mm_utils import process_images, tokenizer_image_token
 from llava.model.reduction import VISUAL
 from llava.model.tokenizer import load_tokenizer
-from llava.model.vision_tower import hidden_state
+from llava.model.vision_tower import hidden_states
 from tests.golden_data import golden_root
 from tests.llava.model.golden import BEAMS, OPTIONS, TOLERANCE, arrays, index, load
 
@@ -50,7 +50,7 @@ def test_pixels_features_and_visual_tokens_equal_the_originals(loaded, name):
     close(process_images(images, processor, config), data["pixel_values"], atol=1e-6, rtol=0)
     tower = model.get_vision_tower()
     for number, state in enumerate(data.get("clip_hidden_states", [])):
-        close(hidden_state(tower.vision_tower, data["pixel_values"], number), state, **TOLERANCE)
+        close(hidden_states(tower.vision_tower, data["pixel_values"], [number])[0], state, **TOLERANCE)
     close(tower(data["pixel_values"]), data["vision_features"], **TOLERANCE)
     close(model.encode_images(data["pixel_values"]), data["projected_features"], **TOLERANCE)
 

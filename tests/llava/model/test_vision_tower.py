@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from llava.model.vision_tower import hidden_state
+from llava.model.vision_tower import hidden_states
 from tests.llava.model.prompts import alone, make_batch, make_images
 
 
@@ -28,14 +28,14 @@ def test_features_stay_the_same_after_the_decoders_states_were_asked_for(tiny_ll
 def test_hidden_states_are_the_embedding_and_the_output_of_every_layer(tiny_llava):
     tower = tiny_llava()[1].get_vision_tower().vision_tower
     pixels = make_images(2)
-    states = [hidden_state(tower, pixels, index) for index in range(4)]
+    states = [hidden_states(tower, pixels, [index])[0] for index in range(4)]
     reference = tower(pixels, output_hidden_states=True)
     for state, expected in zip(states, reference.hidden_states, strict=True):
         assert torch.equal(state, expected)
-    assert torch.equal(hidden_state(tower, pixels, -1), reference.last_hidden_state)
-    assert torch.equal(hidden_state(tower, pixels, -4), states[0])
+    assert torch.equal(hidden_states(tower, pixels, [-1])[0], reference.last_hidden_state)
+    assert torch.equal(hidden_states(tower, pixels, [-4])[0], states[0])
     with pytest.raises(ValueError, match="mm_vision_select_layer=4, but the vision tower has 3 layers"):
-        hidden_state(tower, pixels, 4)
+        hidden_states(tower, pixels, [4])[0]
 
 
 def test_an_unfrozen_tower_learns_and_a_frozen_one_keeps_no_graph(tiny_llava):

@@ -155,10 +155,12 @@ def test_expected_routes_follow_from_what_the_reduction_asks_for():
 def test_the_longest_batch_of_the_data_is_what_is_estimated(command, tmp_path):
     arguments = parse(command(tmp_path, "--group_by_modality_length", "True"))
     job = prepare(command(tmp_path))
-    load = module.batch_load(arguments, job.records, world_size=1)
+    load = module.batch_load(arguments, job.records, per_image=16, world_size=1)
     assert load.visual_tokens == 3 * 16
     assert 0 < load.learned_tokens < load.text_tokens
-    assert module.batch_load(arguments, [], world_size=1) == Load(3 * 16, 3 * (512 - 16), 3 * (512 - 16) // 2)
+    assert module.batch_load(arguments, [], per_image=16, world_size=1) == Load(
+        3 * 16, 3 * (512 - 16), 3 * (512 - 16) // 2
+    )
 
 
 def test_pooling_lowers_the_estimate_and_the_worst_case_is_named(command, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from tests.llava.model.shrinking import NAMES, asked
 
 PRESETS = {
     "paper": ["preset=paper", "min_tokens=2", "skip_below=2"],
@@ -64,3 +65,13 @@ def test_every_batch_calls_the_same_modules_and_parameters(preset, checkpointing
     assert called(model, "text") == expected
     assert called(model, "image behind the cut") == expected
     assert called(model, "image", learns=False) == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_projector_with_fewer_tokens_is_called_by_every_batch_alike(name, tiny_llava):
+    model = tiny_llava(**asked(name))[1].train()
+    expected = called(model, "image")
+    inside = {key for key in expected if key.startswith("model.mm_projector.")}
+    assert {f"model.mm_projector.{key}" for key, _ in model.model.mm_projector.named_parameters()} <= inside
+    for sample in ("text", "image behind the cut"):
+        assert called(model, sample) == expected

@@ -25,7 +25,7 @@ def model_of(*words):
     sizes = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": DEPTH, "reduction": None}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
     reducer = SimpleNamespace(config=config_of(*words))
-    inner = SimpleNamespace(reducer=reducer, vision_tower=SimpleNamespace(num_patches=16))
+    inner = SimpleNamespace(reducer=reducer, crop_shape=SimpleNamespace(tokens=16))
     return SimpleNamespace(model=inner, config=SimpleNamespace(**sizes, **heads))
 
 
