@@ -1,4 +1,4 @@
-"""One row per run: accuracy, cost, time; as data and as Markdown."""
+"""The table of a summary, one row per run: accuracy, cost, time; as data and as Markdown."""
 
 from collections.abc import Sequence
 from typing import Any
