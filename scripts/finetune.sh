@@ -4,12 +4,15 @@
 # Any flag of `python -m llava.train` may follow and wins; --preflight_only and --estimate check and measure first.
 # PRESET=13b, a100-40g or 13b-a100-40g: another size, another GPU. PRESET=toy trains the small world on a CPU.
 # PROJECTOR_TYPE and PROJECTOR_OPTIONS: those of stage 1, where it had another projector than LLaVA's.
+# ABLATION=baseline or pre-pooling: that row of the paper's tables (docs/tables.md).
 # Several machines: HOSTFILE=..., or NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT (docs/training.md).
 #   OUTPUT=checkpoints/try1 scripts/finetune.sh --learning_rate 1e-5
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/lib.sh
-STAGE=${STAGE:-finetune} load_preset
+STAGE=${STAGE:-finetune}
+load_ablation
+load_preset
 
 launch_settings
 SIZE=${SIZE:-7b}

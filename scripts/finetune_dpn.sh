@@ -3,10 +3,12 @@
 #   scripts/finetune_dpn.sh
 #   DPN_PRESET=policy BUDGET=0.45 OUTPUT=checkpoints/dpn-policy scripts/finetune_dpn.sh
 #   HOSTFILE=my_hosts scripts/finetune_dpn.sh
+#   ABLATION=static-2x2 scripts/finetune_dpn.sh       a row of the paper's Tables 3 and 4 (scripts/ablations/*.env)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/lib.sh
 export STAGE=finetune_dpn
+load_ablation
 load_preset
 
 # refuse VARIABLE PRESET: demand that a variable which only PRESET reads is not set.
@@ -26,6 +28,6 @@ else
     [[ -z ${BUDGET:-} ]] || reduction+=("budget=$BUDGET")
 fi
 [[ -z ${ROUTER_LR_SCALE:-} ]] || reduction+=("router_lr_scale=$ROUTER_LR_SCALE")
-read -ra more <<<"${REDUCTION:-}" # further FIELD=VALUE words
+read -ra more <<<"$ABLATION_WORDS ${REDUCTION:-}" # further FIELD=VALUE words
 
 exec scripts/finetune.sh --reduction "${reduction[@]}" "${more[@]}" "$@"

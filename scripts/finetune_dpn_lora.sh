@@ -8,6 +8,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/lib.sh
+STAGE=finetune_dpn_lora load_ablation
 STAGE=finetune_dpn_lora load_preset
 
 export OUTPUT=${OUTPUT:-checkpoints/dpn-llava-v1.5-${SIZE:-7b}$(suffix)-lora} LEARNING_RATE=${LEARNING_RATE:-2e-4}

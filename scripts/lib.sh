@@ -13,6 +13,24 @@ load_preset() {
     source "$file"
 }
 
+# load_ablation: ABLATION=static-2x2 reads scripts/ablations/static-2x2.env, a row of the paper's Tables 3 and 4. It
+# says which script trains it (ABLATION_STAGE), sets what differs from the recipe, and words for --reduction
+# (ABLATION_WORDS). To be called before load_preset, whose defaults are weaker.
+load_ablation() {
+    ABLATION_WORDS=""
+    [[ -n ${ABLATION:-} ]] || return 0
+    local file="scripts/ablations/$ABLATION.env" ABLATION_STAGE
+    [[ -f $file ]] || die "no ablation '$ABLATION': there is no $file"
+    # shellcheck source=scripts/ablations/static-2x2.env
+    source "$file"
+    if [[ $STAGE == pretrain ]]; then
+        [[ -n ${PROJECTOR_TYPE:-} ]] || die "ABLATION=$ABLATION has no stage 1 of its own: leave ABLATION out"
+        return 0
+    fi
+    [[ $STAGE == "$ABLATION_STAGE" ]] || die "ABLATION=$ABLATION is trained by scripts/$ABLATION_STAGE.sh"
+    : "${OUTPUT:=checkpoints/ablations/${PRESET:+$PRESET-}$ABLATION}"
+}
+
 # require KIND VARIABLE FLAG ADVICE "$@": demand the file (-f) or folder (-d) that VARIABLE names. If FLAG is among
 # the user's arguments it wins over the variable, and `llava.train` checks it.
 require() {

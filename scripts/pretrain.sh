@@ -7,6 +7,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/lib.sh
+STAGE=pretrain load_ablation
 STAGE=pretrain load_preset
 
 launch_settings

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-_POINTS = {"mme": 20.0}
+POINTS = {"mme": 20.0}
 """What a benchmark's points are divided by in means over benchmarks, as in the paper's Table 1."""
 
 
@@ -28,7 +29,7 @@ class Result:
     @property
     def percent(self) -> float:
         """The same, or a share of it where it is in points."""
-        return self.accuracy / _POINTS.get(self.scores.get("benchmark", ""), 1.0)
+        return self.accuracy / POINTS.get(self.scores.get("benchmark", ""), 1.0)
 
     @property
     def standard_error(self) -> float:
@@ -48,7 +49,7 @@ class Run:
     @cached_property
     def reduction(self) -> dict[str, Any] | None:
         """What `config.json` says of the reduction, with what the command line changed."""
-        return next(iter(self.results.values())).scores["reduction"]
+        return next(iter(self.results.values())).scores.get("reduction")
 
     @property
     def kind(self) -> str:
@@ -115,7 +116,7 @@ def load_runs(words: Sequence[str]) -> list[Run]:
     Raises:
         ValueError: a folder without results, runs on different benchmarks, or two protocols in a column.
     """
-    runs = [_load_run(word) for word in words]
+    runs = [load_run(word) for word in words]
     names = [run.name for run in runs]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"two runs are called {repeated[0]!r}; name them with NAME=DIR")
@@ -127,7 +128,12 @@ def load_runs(words: Sequence[str]) -> list[Run]:
 def grades(runs: Sequence[Run]) -> list[str]:
     """Return the grades of the questions, coarse to fine."""
     known = ("coarse", "medium", "fine")
-    found = {grade for run in runs for result in run.results.values() for grade in result.scores["by_grade"]}
+    found = {
+        grade
+        for run in runs
+        for result in run.results.values()
+        for grade in result.scores.get("by_grade", {})
+    }
     return [grade for grade in known if grade in found] + sorted(found.difference(known))
 
 
@@ -137,7 +143,17 @@ def mean(values: Iterable[float]) -> float:
     return sum(listed) / len(listed)
 
 
-def _load_run(word: str) -> Run:
+def natural_order(text: str) -> list[tuple[int, str]]:
+    """Return a sort key that puts seed10 behind seed9."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", text)]
+
+
+def load_run(word: str) -> Run:
+    """Read one run given as DIR or NAME=DIR; benchmarks without a score are left out with a notice.
+
+    Raises:
+        ValueError: there is no result, or none that is scored.
+    """
     name, equals, path = word.partition("=")
     folder = Path(path if equals else word)
     files = sorted(folder.glob("*/scores.json"))

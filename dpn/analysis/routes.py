@@ -34,7 +34,9 @@ def shares_by_grade(run: Run, stage: int) -> dict[str, dict[str, float]]:
 
 def draw_routes(runs: Sequence[Run], path: Path) -> None:
     """Write the figure for runs whose routes were chosen by a router."""
-    kernels = sorted({kernel for run in runs for row in run.answers for kernel in row["route"]}, key=_merged)
+    kernels = sorted(
+        {kernel for run in runs for row in run.answers for kernel in row["route"]}, key=tokens_merged
+    )
     stages = max(len(row["route"]) for run in runs for row in run.answers)
     bars = len(shares_by_grade(runs[0], 0))
     figure = new_figure(3.4 * stages + 1.6, (0.52 * bars + 0.75) * len(runs) + 1.3)
@@ -42,19 +44,20 @@ def draw_routes(runs: Sequence[Run], path: Path) -> None:
     colours = expert_colours(kernels)
     for row, run in zip(panels, runs, strict=True):
         for stage, axes in enumerate(row):
-            _draw_panel(axes, shares_by_grade(run, stage), colours)
+            draw_shares(axes, shares_by_grade(run, stage), colours)
             axes.set_title(f"{run.name}: {_stage_name(run, stage)}", fontsize=NORMAL, color=TEXT, loc="left")
     for axes in panels[-1]:
         axes.set_xlabel("share of the questions, %", fontsize=SMALL + 1, color=TEXT)
     figure.suptitle("Route chosen at each DPE, by grade of the question", fontsize=LARGE, color=TEXT)
-    handles = [Patch(facecolor=colours[kernel], label=_describe(kernel)) for kernel in kernels]
+    handles = [Patch(facecolor=colours[kernel], label=describe_kernel(kernel)) for kernel in kernels]
     figure.legend(
         handles=handles, loc="outside lower center", ncols=len(kernels), frameon=False, fontsize=NORMAL
     )
     save(figure, path)
 
 
-def _draw_panel(axes: Axes, shares: dict[str, dict[str, float]], colours: dict[str, str]) -> None:
+def draw_shares(axes: Axes, shares: dict[str, dict[str, float]], colours: dict[str, str]) -> None:
+    """Draw a bar of kernel shares per name."""
     tidy(axes)
     for place, by_kernel in enumerate(shares.values()):
         left = 0.0
@@ -84,12 +87,13 @@ def _stage_name(run: Run, stage: int) -> str:
     return f"DPE before layer {layers[stage]}" if stage < len(layers) else f"DPE {stage + 1}"
 
 
-def _merged(kernel: str) -> tuple[int, str]:
+def tokens_merged(kernel: str) -> tuple[int, str]:
     """Order kernels by the number of tokens they merge."""
     rows, columns = kernel.split("x")
     return int(rows) * int(columns), kernel
 
 
-def _describe(kernel: str) -> str:
-    merged = _merged(kernel)[0]
+def describe_kernel(kernel: str) -> str:
+    """Say what a kernel keeps, for a legend."""
+    merged = tokens_merged(kernel)[0]
     return f"{kernel} (keeps all)" if merged == 1 else f"{kernel} (keeps 1 of {merged})"

@@ -9,7 +9,6 @@ one of the ways in which a method's checkpoint was run, then called METHOD@VALUE
 import argparse
 import json
 import math
-import re
 import statistics
 import sys
 from collections import Counter
@@ -21,7 +20,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
-from dpn.analysis.results import Run, grades, load_runs
+from dpn.analysis.results import Run, grades, load_runs, natural_order
 from dpn.analysis.style import LARGE, NORMAL, QUIET, SMALL, TEXT, new_figure, save, tidy
 
 _T95 = (
@@ -103,7 +102,7 @@ def load_study(study: Path) -> dict[str, dict[str, Run]]:
         ValueError: no run has been evaluated yet.
     """
     found: dict[str, dict[str, Run]] = {}
-    for folder in sorted(study.glob("runs/*/seed*/points/*"), key=_natural):
+    for folder in sorted(study.glob("runs/*/seed*/points/*"), key=lambda path: natural_order(str(path))):
         if any(folder.glob("*/scores.json")):
             (run,) = load_runs([f"{folder.name}={folder}"])
             found.setdefault(folder.name, {})[folder.parent.parent.name] = run
@@ -231,11 +230,6 @@ def _draw_method(axes: Axes, method: str, rows: Sequence[dict[str, Any]], colour
                 fontsize=SMALL,
                 color=colour,
             )
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Order seed10 after seed9."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", str(path))]
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from dpn.analysis.examples import draw_examples
 from dpn.analysis.results import Run, load_runs
 from dpn.analysis.routes import draw_routes, shares_by_grade
-from dpn.analysis.tables import markdown, summarise
+from dpn.analysis.run_table import markdown, summarise
 from dpn.analysis.tradeoff import draw_tradeoff
 
 

@@ -1,91 +1,96 @@
-"""One row per run: accuracy, cost, time; as data and as Markdown."""
+"""The paper's Tables 1 to 4, our own runs beside its numbers: Markdown, LaTeX, a picture and JSON.
 
-from collections.abc import Sequence
-from typing import Any
+python -m dpn.analysis.tables table1 --output DIR                                the paper's numbers alone
+python -m dpn.analysis.tables table1 --runs llava=results/dense dpn=results/dpn --output DIR
+python -m dpn.analysis.tables table3 --runs static-2x2=A,B "dpn=runs/dpn/seed*" "+policy=C,D" --output DIR
 
-from dpn.analysis.results import Run, grades
-
-_NOTES = """\
-Accuracy in percent; every column is one protocol. *mean*: over the benchmarks. Grades: accuracy of the
-questions of that grade, over all benchmarks. FLOPs are those of the decoder's prefill relative to dense:
-*visual* counts visual tokens only and two FFN matrices (Eq. 8 of the paper), *full* every token, three FFN
-matrices and the routers. Tokens: visual tokens per question, mean over the decoder's layers. Time: seconds
-of generation per question, with the vision tower, without data loading ({measured}); the ratio is to
-{reference}.
+A folder is an --output_dir of llava.eval; a row's folders are its seeds (docs/tables.md).
 """
 
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-def summarise(runs: Sequence[Run], reference: Run) -> dict[str, Any]:
-    """Return what the table shows, at full precision."""
-    return {
-        "reference": reference.name,
-        "protocols": {name: result.scores["protocol"] for name, result in reference.results.items()},
-        "runs": [_row(run, reference, grades(runs)) for run in runs],
-    }
+from dpn.analysis.arms import load_arms
+from dpn.analysis.comparison import Comparison
+from dpn.analysis.paper import TABLES
+from dpn.analysis.picture import draw
+from dpn.analysis.render import latex, markdown
+from dpn.analysis.resampling import Draws
+from dpn.analysis.sheets import main_sheet, test_sheet
 
 
-def markdown(summary: dict[str, Any]) -> str:
-    """Render a summary as a Markdown table with its legend."""
-    rows = summary["runs"]
-    graded = list(rows[0]["by_grade"])
-    header = [
-        "run",
-        *(f"{name} ({protocol})" for name, protocol in summary["protocols"].items()),
-        "mean",
-        *graded,
-        "FLOPs (visual)",
-        "FLOPs (full)",
-        "tokens",
-        *(f"tokens, {grade}" for grade in graded),
-        "s/question",
-        "time ratio",
-    ]
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *(_cells(row, graded) for row in rows)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    settings = sorted({", ".join(map(str, setting)) for row in rows for setting in row["measured_on"]})
-    notes = _NOTES.format(
-        measured="device, dtype, batch: " + "; ".join(settings), reference=summary["reference"]
+def main(words: Sequence[str] | None = None) -> None:
+    """Parse the command line, read the runs, write everything."""
+    arguments = _parser().parse_args(words)
+    table = TABLES[arguments.table]
+    fillable = [row.key for row in table.rows if not row.is_reported]
+    try:
+        comparison = Comparison(
+            table=table,
+            arms=tuple(load_arms(arguments.runs, fillable)),
+            draws=Draws(arguments.samples, arguments.seed),
+            is_small_world=arguments.small_world,
+            wanted_rows=tuple(arguments.rows),
+            wanted_columns=tuple(arguments.columns),
+            baseline=arguments.baseline,
+        )
+        if comparison.is_small_world and not comparison.arms:
+            raise ValueError("--small_world shows nothing but runs: name some with --runs")
+        written = write(comparison, arguments.output)
+    except ValueError as error:
+        sys.exit(f"dpn.analysis.tables: {error}")
+    except OSError as error:
+        sys.exit(f"dpn.analysis.tables: can't write to {arguments.output} ({error.strerror})")
+    sys.stdout.write("\n".join(["", *(f"wrote {path}" for path in written)]) + "\n")
+
+
+def write(comparison: Comparison, output: Path) -> list[Path]:
+    """Write <table>.md, .tex, .png and .json, print the Markdown, return the paths."""
+    main_table, tests = main_sheet(comparison), test_sheet(comparison)
+    tables = [main_table, *([tests] if tests.rows else [])]
+    output.mkdir(parents=True, exist_ok=True)
+    stem = output / comparison.table.name
+    paths = [stem.with_suffix(suffix) for suffix in (".md", ".tex", ".json", ".png")]
+    text = "\n".join(map(markdown, tables))
+    paths[0].write_text(text, encoding="utf-8")
+    paths[1].write_text("\n".join(map(latex, tables)), encoding="utf-8")
+    paths[2].write_text(json.dumps(comparison.to_dict(), indent=1) + "\n", encoding="utf-8")
+    draw(main_table, paths[3])
+    sys.stdout.write(text)
+    return paths
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dpn.analysis.tables",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    return f"{table}\n\n{notes}"
+    parser.add_argument("table", choices=TABLES)
+    parser.add_argument(
+        "--runs",
+        nargs="+",
+        default=[],
+        metavar="ROW=FOLDER[,FOLDER...]",
+        help="a row of the table, or +NAME for one of your own, and its result folders, one per seed",
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--baseline", default="", help="row to test against (default: the table's own)")
+    parser.add_argument("--rows", nargs="+", default=[], help="the paper's rows to show (default: all)")
+    parser.add_argument("--columns", nargs="+", default=[], help="columns to show (default: all)")
+    parser.add_argument(
+        "--small_world",
+        "--small-world",
+        action="store_true",
+        help="the runs are about the small world: without the paper's numbers, only what was run",
+    )
+    parser.add_argument("--samples", type=int, default=2000, help="replicates of the bootstrap")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
+    return parser
 
 
-def _row(run: Run, reference: Run, graded: Sequence[str]) -> dict[str, Any]:
-    return {
-        "name": run.name,
-        "kind": run.kind,
-        "accuracy": {name: result.accuracy for name, result in run.results.items()},
-        "mean_accuracy": run.accuracy,
-        "standard_error": run.standard_error,
-        "by_grade": {grade: run.by_grade(grade) for grade in graded},
-        "flops_ratio": {
-            counting: run.mean_of(lambda scores, name=counting: scores["flops_ratio"][name])
-            for counting in ("paper", "full")
-        },
-        "visual_tokens": run.mean_of(lambda scores: scores["visual_tokens"]),
-        "seconds_per_sample": run.seconds,
-        "seconds_ratio": _time_ratio(run, reference),
-        "measured_on": run.measured_on,
-        "reduction": run.reduction,
-    }
-
-
-def _time_ratio(run: Run, reference: Run) -> float | None:
-    """Compare times; None where device, dtype or batch size differ or a time is missing."""
-    if run.seconds is None or reference.seconds is None or run.measured_on != reference.measured_on:
-        return None
-    return run.seconds / reference.seconds
-
-
-def _cells(row: dict[str, Any], graded: Sequence[str]) -> list[str]:
-    by_grade = [row["by_grade"][grade] for grade in graded]
-    return [
-        row["name"],
-        *(f"{value:.2f}" for value in row["accuracy"].values()),
-        f"{row['mean_accuracy']:.2f}",
-        *(f"{part['accuracy']:.1f}" for part in by_grade),
-        *(f"{100 * row['flops_ratio'][counting]:.1f} %" for counting in ("paper", "full")),
-        f"{row['visual_tokens']:.1f}",
-        *(f"{part['visual_tokens']:.1f}" for part in by_grade),
-        "-" if row["seconds_per_sample"] is None else f"{row['seconds_per_sample']:.4f}",
-        "-" if row["seconds_ratio"] is None else f"{row['seconds_ratio']:.2f}",
-    ]
+if __name__ == "__main__":
+    main()

@@ -146,7 +146,7 @@ def _reply(batch: Batch, session: Session, generation: Mapping[str, Any]) -> lis
             images=images,
             image_sizes=batch.image_sizes,
             attention_mask=attention_mask,
-            **generation,
+            **_for_batch(generation, len(batch.positions)),
         )
     size = len(batch.positions)
     seconds = Seconds(*(phase / size for phase in clock.seconds()))
@@ -160,6 +160,13 @@ def _reply(batch: Batch, session: Session, generation: Mapping[str, Any]) -> lis
             batch.positions, texts, reports, prompt_tokens, answer_tokens, strict=True
         )
     ]
+
+
+def _for_batch(generation: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """Return the keywords for `generate` of a batch: a forced `route` is forced on every prompt."""
+    keywords = dict(generation)
+    route = keywords.pop("route", None)
+    return keywords if route is None else {**keywords, "routes": [route] * size}
 
 
 def end_tokens(model: Any) -> frozenset[int]:
@@ -184,6 +191,7 @@ def _row(plan: Plan, session: Session, reply: Reply, *, is_warm_up: bool) -> dic
         "gold": plan.benchmark.gold_text(question),
         "score": plan.benchmark.correctness(question, reply.text),
         "image": None if image is None else str(image),
+        "category": question.category,
         "route": list(report.route),
         "probabilities": [[round(p, _DIGITS_KEPT) for p in stage] for stage in report.probabilities],
         "tokens_per_layer": list(report.tokens_per_layer),
