@@ -16,7 +16,7 @@ from llava.model.files import find_file, find_weights, read_object
 from llava.model.llava_llama import LlavaLlamaForCausalLM
 from llava.model.merging import check_merge_type
 from llava.model.projector import check_projector_type
-from llava.model.reduction import check_divides, from_dict, routing_prompt
+from llava.model.reduction import check_divides, from_dict, reducer_config, routing_prompt
 from llava.model.released import renaming
 from llava.model.vision_tower import check_layer, vision_config
 
@@ -141,15 +141,16 @@ def check_images(config: LlavaConfig) -> None:
 
 def check_kernels(config: LlavaConfig) -> None:
     """Refuse, before weights are loaded, a reduction whose kernels don't fit the tower's grid."""
-    if config.reduction is not None and config.mm_vision_tower is not None:
+    reduction = reducer_config(config.reduction)
+    if reduction is not None and reduction.windows and config.mm_vision_tower is not None:
         if config.mm_vision_select_feature != "patch":
             raise ValueError(
-                f"a reduction needs a grid of visual tokens, which mm_vision_select_feature="
-                f"{config.mm_vision_select_feature!r} doesn't leave; use patch"
+                f"--reduction {reduction.method} needs a grid of visual tokens, which "
+                f"mm_vision_select_feature={config.mm_vision_select_feature!r} doesn't leave; use patch"
             )
         sizes = vision_config(config.mm_vision_tower)
         side = int(sizes.image_size) // int(sizes.patch_size)  # pyright: ignore[reportArgumentType]
-        check_divides(from_dict(config.reduction), (side, side))
+        check_divides(reduction, (side, side))
 
 
 def check_routing_row(tokenizer: PreTrainedTokenizerBase, model: LlavaLlamaForCausalLM, path: str) -> None:
