@@ -30,12 +30,17 @@ CHOICES = {
 }
 READ_BY = {
     "budget": ("policy",),
+    "cost_warmup_steps": ("policy",),
     "credit": ("policy",),
     "entropy_weight": ("policy",),
     "uniform_share": ("policy", "value"),
     "exploration_steps": ("policy", "value"),
 }
 """Fields that only some objectives read; with the others they must keep their default."""
+NOT_NEGATIVE = (
+    *("loss_weight", "mu", "entropy_weight", "min_tokens", "skip_below"),
+    *("exploration_steps", "cost_warmup_steps"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +113,9 @@ class DpnConfig(ReducerConfig):
     """Share of the dense visual FLOPs that a dual step on mu holds; 0 keeps mu fixed."""
     mu_step: float = 0.02
     """Step size of the dual variable mu."""
+    cost_warmup_steps: int = 0
+    """Micro batches over which mu grows linearly from 0 to its value, so that the policy sees what pooling
+    does to answers before it learns to save; the dual step waits for their end."""
     credit: str = "route"
     """Which cost the policy holds against a DPE: that of the whole route, or of what comes later only."""
     entropy_weight: float = 0.0
@@ -155,7 +163,7 @@ class DpnConfig(ReducerConfig):
         for name in ("temperature", "mu_step", "router_lr_scale"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("loss_weight", "mu", "entropy_weight", "min_tokens", "skip_below", "exploration_steps"):
+        for name in NOT_NEGATIVE:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not 0 <= self.budget <= 1:

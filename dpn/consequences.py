@@ -50,15 +50,20 @@ class Objective(nn.Module):
     loss_window: Tensor
     num_observed: Tensor
     num_updates: Tensor
-    """Micro batches seen; there only where exploration ends."""
+    """Micro batches seen; there only where something depends on them."""
 
     def __init__(self, config: DpnConfig) -> None:
         super().__init__()
         self.config = config
         self.register_buffer("loss_window", torch.zeros(WINDOW, dtype=torch.float32))
         self.register_buffer("num_observed", torch.zeros((), dtype=torch.int64))
-        if config.exploration_steps:
+        if self.counts_updates:
             self.register_buffer("num_updates", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def counts_updates(self) -> bool:
+        """Whether exploration ends or costs warm up."""
+        return bool(self.config.exploration_steps or self.config.cost_warmup_steps)
 
     def exploration(self) -> Tensor:
         """Give the factor from 1 to 0 that exploration has fallen to: a scalar on the device."""
@@ -78,7 +83,7 @@ class Objective(nn.Module):
         slots = (self.num_observed + torch.arange(size, device=self.num_observed.device)) % WINDOW
         self.loss_window[slots] = seen.answer_loss.float()
         self.num_observed.add_(size)
-        if self.config.exploration_steps:
+        if self.counts_updates:
             self.num_updates.add_(1)
 
     def clipped(self, answer_loss: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ class PolicyObjective(Objective):
         Zero, but in the graph, where nothing was routed.
         """
         value, cost = self._value(routing), self._cost(seen)  # (S or 1, B)
-        reward = -(self.clipped(seen.answer_loss) + self.mu.float() * cost)
+        reward = -(self.clipped(seen.answer_loss) + self.cost_weight() * cost)
         weight = seen.is_routed.float()
         count = weight.sum().clamp(min=1)
         advantage = reward - value.detach()  # (S or 1, B)
@@ -52,6 +52,15 @@ class PolicyObjective(Objective):
         policy = -(weight * advantage * torch.stack(routing.log_chosen)).sum() / count
         regression = (weight * (value - reward).square()).mean(0).sum() / (2 * count)
         return policy + regression - self._entropy_bonus(routing, weight)
+
+    def cost_weight(self) -> Tensor:
+        """Give mu as it counts now, less while costs warm up: a scalar on the device."""
+        return self.mu.float() * self._warmth()
+
+    def _warmth(self) -> Tensor:
+        if not self.config.cost_warmup_steps:
+            return torch.ones_like(self.num_observed, dtype=torch.float32)
+        return (self.num_updates.float() / self.config.cost_warmup_steps).clamp(max=1)
 
     @torch.no_grad()
     def observe(self, seen: Consequences) -> None:
@@ -62,7 +71,8 @@ class PolicyObjective(Objective):
             weight = seen.is_routed.float()
             total = global_sum(torch.stack([(weight * seen.cost).sum(), weight.sum()]))
             mean_cost = total[0] / total[1].clamp(min=1)
-            step = self.config.mu_step * (mean_cost - self.config.budget) * (total[1] > 0)
+            is_due = (total[1] > 0) & (self._warmth() == 1)
+            step = self.config.mu_step * (mean_cost - self.config.budget) * is_due
             self.mu.add_(step).clamp_(min=0)
         if seen.advantage_moments is not None:
             kept = torch.exp(-seen.advantage_moments[0] / HORIZON)  # (R,)

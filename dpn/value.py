@@ -49,9 +49,8 @@ class ValueObjective(Objective):
         error = predicted - self.clipped(seen.answer_loss)
         return (weight * error.square()).sum() / (2 * weight.sum().clamp(min=1))
 
-    @property
-    def mu(self) -> Tensor:
-        """The cost weight, which is not learned here."""
+    def cost_weight(self) -> Tensor:
+        """Give mu, which is not learned here."""
         return torch.tensor(self.config.mu)
 
 

@@ -119,7 +119,7 @@ def routing_objective(
     )
     learned = reducer.policy(routing, seen)
     name = f"{reducer.config.objective}_loss"  # policy_loss or value_loss
-    metrics |= {name: learned.detach(), "mu": reducer.policy.mu.detach().clone()}
+    metrics |= {name: learned.detach(), "mu": reducer.policy.cost_weight().detach().clone()}
     seen = seen._replace(advantage_moments=routing.advantage_moments)
     return RoutingObjective(loss + learned, metrics, seen)
 

@@ -38,6 +38,7 @@ METHODS = {
     "policy@1": "mu=1",
     "policy@2": "mu=2",
     "policy-budget": "budget=0.4",
+    "policy-warm": "mu=1 cost_warmup_steps=100",
     "policy-later": "mu=1 credit=later",
     "policy-entropy": "mu=1 entropy_weight=0.02 exploration_steps=200",
     "policy-uniform": "mu=1 uniform_share=0.2 exploration_steps=200",

@@ -87,6 +87,28 @@ def test_the_entropy_bonus_falls_to_nothing_over_the_exploration_steps():
     assert bonuses == pytest.approx([0.1 * math.log(3) * f for f in (1, 0.75, 0.5, 0.25, 0, 0)], abs=1e-6)
 
 
+def test_costs_warm_up_before_they_count_in_full():
+    objective = make_objective(mu=2.0, cost_warmup_steps=4)
+    weights, losses = [], []
+    for _ in range(6):
+        weights.append(objective.cost_weight().item())
+        losses.append(objective(make_routing([[0, 0], [0, 0]], [torch.zeros(2, 3)] * 2), seen()).item())
+        objective.observe(seen())
+    assert weights == [0.0, 0.5, 1.0, 1.5, 2.0, 2.0]
+    squares = (0.9**2 + 0.4**2) / 2  # mean of squared costs; the predicted reward is 0
+    regression = [weight**2 * squares / 2 for weight in weights]
+    assert losses == pytest.approx(regression, abs=1e-5)  # equal choices: the policy's term vanishes
+
+
+def test_the_dual_step_waits_for_the_end_of_the_warm_up():
+    objective = make_objective(mu=0.5, cost_warmup_steps=2, budget=0.1, mu_step=1.0)
+    values = []
+    for _ in range(4):
+        objective.observe(seen())
+        values.append(objective.mu.item())
+    assert values == pytest.approx([0.5, 0.5, 1.05, 1.6])  # the mean cost is 0.65
+
+
 def peaked_model(**fields):
     """A model in training whose routers are sure of the first expert."""
     model = make_model(make_config(layers=(1,), **fields), num_hidden_layers=2).train()
