@@ -30,6 +30,8 @@ from transformers.masking_utils import eager_mask, sdpa_mask
 
 from dpn.experts import to_device
 from dpn.layout import Layout
+from dpn.methods import reducer_config
+from dpn.tap import AttentionTap
 
 PACKED = "packed"
 IMPLEMENTATIONS = {
@@ -80,13 +82,14 @@ def packed_implementation(requested: str | None) -> str:
 
 
 class PacksSamples:
-    """A model whose samples lie packed where `config.reduction` is set; it precedes transformers' class."""
+    """A model whose samples lie packed where `config.reduction` acts in it; precedes transformers' class."""
 
     def get_correct_attn_implementation(
         self, requested_attention: str | None, is_init_check: bool = False
     ) -> str:
         """Translate `attn_implementation` where there is a reduction; ValueError for one that can't pack."""
-        if self.config.reduction is None:  # pyright: ignore[reportAttributeAccessIssue] - of the model
+        saved = self.config.reduction  # pyright: ignore[reportAttributeAccessIssue] - of the model
+        if reducer_config(saved) is None:
             return super().get_correct_attn_implementation(  # pyright: ignore[reportAttributeAccessIssue]
                 requested_attention, is_init_check
             )
@@ -105,6 +108,7 @@ def packed_attention(  # noqa: PLR0913, PLR0917 - transformers' signature
     attention_mask: Tensor | None,
     packing: Packing | None = None,
     kv_sink: list[Tensor] | None = None,
+    tap: AttentionTap | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     *,
@@ -121,6 +125,7 @@ def packed_attention(  # noqa: PLR0913, PLR0917 - transformers' signature
         attention_mask: (B, 1, Q, P), only without packing.
         packing: boundaries of the samples.
         kv_sink: receives key and value, so that the decoder can put them into a cache.
+        tap: receives what the last prompt tokens attend to.
         scaling: factor of the scores, C ** -0.5 where it is None.
         dropout: probability of dropping a weight.
         kernel: attends within packed samples.
@@ -132,6 +137,8 @@ def packed_attention(  # noqa: PLR0913, PLR0917 - transformers' signature
     if kv_sink is not None:
         kv_sink += [key, value]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if tap is not None:
+        tap.fill(query, key, scale)
     if packing is None and kernel is _eager_per_sample:
         groups = query.shape[1] // key.shape[1]
         output = _eager(

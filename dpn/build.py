@@ -1,32 +1,51 @@
-"""From a configuration to the module that reduces tokens."""
+"""From a configuration to the module that reduces tokens in the decoder."""
 
 from typing import Any
 
-from dpn.config import DpnConfig, from_dict
+from dpn.baselines.fastv import FastV, FastVConfig
+from dpn.baselines.pyramid_drop import PyramidDrop, PyramidDropConfig
+from dpn.baselines.random_drop import RandomDrop, RandomDropConfig
+from dpn.baselines.static_pool import StaticPool, StaticPoolConfig
+from dpn.baselines.truncate import Truncate, TruncateConfig
+from dpn.config import DpnConfig
 from dpn.dpe import DynamicPyramid
 from dpn.experts import Grid
+from dpn.method import MethodConfig, ReducerConfig
+from dpn.methods import reducer_config
+from dpn.reducer import TokenReducer
 from dpn.value import StageCosts
+
+REDUCERS: dict[type[MethodConfig], type[TokenReducer]] = {
+    StaticPoolConfig: StaticPool,
+    FastVConfig: FastV,
+    PyramidDropConfig: PyramidDrop,
+    RandomDropConfig: RandomDrop,
+    TruncateConfig: Truncate,
+}
+"""By the type of their configuration; DPN, which also needs the decoder's sizes, is made below."""
 
 
 def build_reducer(
     saved: dict[str, Any] | None, *, width: int, num_layers: int, intermediate_size: int
-) -> DynamicPyramid | None:
-    """Build the reducer that `config.reduction` describes, or None for a plain decoder.
+) -> TokenReducer | None:
+    """Build the reducer that `config.reduction` describes, or None for a decoder that reduces nothing.
 
     Raises:
         ValueError: unknown method or field, or a layer index that the decoder doesn't have.
     """
-    if saved is None:
+    config = reducer_config(saved)
+    if config is None:
         return None
-    config = from_dict(saved)
     check_fits(config, num_layers)
+    if not isinstance(config, DpnConfig):
+        return REDUCERS[type(config)](config)
     costs = StageCosts(
         layers=config.layers, num_layers=num_layers, hidden_size=width, intermediate_size=intermediate_size
     )
     return DynamicPyramid(config, width, costs)
 
 
-def check_divides(config: DpnConfig, grid: Grid) -> None:
+def check_divides(config: ReducerConfig, grid: Grid) -> None:
     """Refuse kernels that don't divide the grid of visual tokens, which is a slip nearly always.
 
     The smaller grids of later stages may be left with a remainder; `edge` says what becomes of it.
@@ -34,7 +53,7 @@ def check_divides(config: DpnConfig, grid: Grid) -> None:
     Raises:
         ValueError: naming the kernel and the grid.
     """
-    for rows, columns in config.kernels:
+    for rows, columns in config.windows:
         if grid[0] % rows or grid[1] % columns:
             raise ValueError(
                 f"kernel {rows}x{columns} does not divide the {grid[0]}x{grid[1]} grid of visual tokens; "
@@ -42,15 +61,15 @@ def check_divides(config: DpnConfig, grid: Grid) -> None:
             )
 
 
-def check_fits(config: DpnConfig, num_layers: int) -> None:
-    """Refuse DPE layers that lie outside a decoder.
+def check_fits(config: ReducerConfig, num_layers: int) -> None:
+    """Refuse places that lie outside a decoder.
 
     Raises:
         ValueError: naming the layers and the decoder's depth.
     """
-    if config.layers[-1] >= num_layers:
+    if config.places[-1] >= num_layers:
+        what = "a DPE stands" if isinstance(config, DpnConfig) else f"{config.method} reduces tokens"
         raise ValueError(
-            f"layers={','.join(map(str, config.layers))} doesn't fit a decoder with {num_layers} layers: a"
-            f" DPE stands in "
-            f"front of layer 1 to {num_layers - 1}"
+            f"layers={','.join(map(str, config.places))} doesn't fit a decoder with {num_layers} layers: "
+            f"{what} in front of layer 1 to {num_layers - 1}"
         )

@@ -98,6 +98,13 @@ def adopt(cache: Cache, num_layers: int) -> None:
     cache.layers[:] = [PyramidLayer() for _ in range(num_layers)]
 
 
+def pyramid_layer(cache: Cache, index: int) -> PyramidLayer:
+    """Give a layer that `adopt` has put there."""
+    layer = cache.layers[index]
+    assert isinstance(layer, PyramidLayer)
+    return layer
+
+
 def check_belongs(cache: Cache, config: LlamaConfig, batch: int, dpe_layers: tuple[int, ...]) -> None:
     """Refuse to go on from a cache that another model, or another batch, has filled.
 
@@ -107,7 +114,7 @@ def check_belongs(cache: Cache, config: LlamaConfig, batch: int, dpe_layers: tup
         cache: empty or filled.
         config: of the decoder that is to go on.
         batch: its number of rows.
-        dpe_layers: its DPE layers, () without a reduction.
+        dpe_layers: where it reduces tokens, () without a reduction.
 
     Raises:
         ValueError: naming what differs.

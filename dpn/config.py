@@ -1,22 +1,21 @@
-"""What a user can decide about a reduction: one frozen dataclass per method, and the words of `--reduction`.
+"""What a user can decide about the Dynamic Pyramid Network.
 
-`DpnConfig` covers the presets of the Dynamic Pyramid Network: `paper` is the authors' behaviour with the
-paper's loss weight, `policy` trains the router by its consequences, `value` lets it predict them. All run the
-same code; a preset is a set of defaults.
+`DpnConfig` covers its presets: `paper` is the authors' behaviour with the paper's loss weight, `policy`
+trains the router by its consequences, `value` lets it predict them. All run the same code; a preset is a set
+of defaults.
 """
 
-import json
 import math
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Self
 
-Kernel = tuple[int, int]
+from dpn.method import POSITION_MODES, Kernel, ReducerConfig, check_places
 
 CHOICES = {
     "preset": ("paper", "policy", "value"),
     "pooling": ("max", "avg"),
     "edge": ("ceil", "floor"),
-    "position_mode": ("renumber", "keep"),
+    "position_mode": POSITION_MODES,
     "router_source": ("last", "token", "both"),
     "router_placement": ("first_turn", "every_turn"),
     "router": ("mlp", "linear"),
@@ -45,11 +44,14 @@ NOT_NEGATIVE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class DpnConfig:
+class DpnConfig(ReducerConfig):
     """Where DPE layers sit, what each may choose from, how the router decides and what trains it.
 
     The defaults are those of `preset=policy`; `DpnConfig.from_fields(preset="paper")` gives the paper's.
     """
+
+    method: ClassVar[str] = "dpn"
+    may_change: ClassVar[tuple[str, ...]] = ("eval_choice", "route", "router_bias", "mu")
 
     preset: str = "policy"
     """The name of the set of defaults this configuration started from."""
@@ -148,8 +150,7 @@ class DpnConfig:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        if not self.layers or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 1:
-            raise ValueError(f"layers must increase and start at 1 or later, got {self.layers}")
+        check_places(self.layers)
         self._check_numbers()
         self._check_objective()
         self._check_experts()
@@ -216,9 +217,15 @@ class DpnConfig:
                 f"train_choice={self.train_choice}, eval_choice={self.eval_choice}"
             )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give the JSON-ready form that `config.json` stores under `reduction`."""
-        return {"method": "dpn", **json.loads(json.dumps(asdict(self)))}
+    @property
+    def places(self) -> tuple[int, ...]:
+        """The DPE layers."""
+        return self.layers
+
+    @property
+    def windows(self) -> tuple[Kernel, ...]:
+        """The experts' kernels."""
+        return self.kernels
 
     @property
     def static_choice(self) -> tuple[int, ...]:
@@ -250,34 +257,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "uniform_share": 0.1,
     },
 }
-METHODS: dict[str, type[DpnConfig]] = {"dpn": DpnConfig}
 
 
 def format_route(route: tuple[Kernel, ...]) -> str:
     """Write kernels as on the command line: ((1, 2), (2, 2)) -> "1x2,2x2"."""
     return ",".join(f"{rows}x{columns}" for rows, columns in route)
-
-
-def from_dict(saved: dict[str, Any]) -> DpnConfig:
-    """Read the `reduction` field of a config.json back.
-
-    Raises:
-        ValueError: no object, no known method, or a field this version doesn't have.
-    """
-    if not isinstance(saved, dict):
-        raise ValueError(f"config.json's `reduction` must be an object with a method, found {saved!r:.60}")
-    values = {name: _as_tuple(value) for name, value in saved.items()}
-    method = values.pop("method", None)
-    if method not in METHODS:
-        raise ValueError(f"reduction names the method {method!r}; known: {', '.join(METHODS)}")
-    known = {field.name for field in fields(METHODS[method])}
-    if unknown := sorted(set(values) - known):
-        raise ValueError(
-            f"reduction {method} has unknown fields {unknown}; it was written by another version"
-        )
-    return METHODS[method](**values)
-
-
-def _as_tuple(value: Any) -> Any:
-    """Turn JSON's lists into the tuples that the dataclass holds."""
-    return tuple(_as_tuple(item) for item in value) if isinstance(value, list) else value

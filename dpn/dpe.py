@@ -19,6 +19,7 @@ from dpn.consequences import Objective
 from dpn.experts import GridPool, pool_rows, to_device
 from dpn.layout import Layout
 from dpn.policy import PolicyObjective
+from dpn.reducer import Boundary, TokenReducer
 from dpn.router import ROUTERS, Float32Linear, ZeroLinear, num_features
 from dpn.routing import UNROUTED, Routing
 from dpn.value import StageCosts, ValueObjective, loss_increase
@@ -42,7 +43,7 @@ class Choice(NamedTuple):
     """(B, E) probabilities that a sampled choice was drawn with; the router's own for other choices."""
 
 
-class DynamicPyramid(nn.Module):
+class DynamicPyramid(TokenReducer[DpnConfig]):
     """All DPEs of a decoder: one router each, shared experts."""
 
     def __init__(self, config: DpnConfig, width: int, costs: StageCosts | None = None) -> None:
@@ -53,12 +54,12 @@ class DynamicPyramid(nn.Module):
             width: D.
             costs: what the decoder's stages cost, which objective=value weighs experts by.
         """
-        super().__init__()
+        super().__init__(config)
         if config.objective == "value" and costs is None:
             raise ValueError("objective=value weighs costs: give `costs`, or use dpn.build.build_reducer")
-        self.config = config
         self.costs = costs
         self.experts = tuple(GridPool(kernel, config.edge) for kernel in config.kernels)
+        self.num_experts = len(self.experts)
         width = width * (2 if config.router_source == "both" else 1)
         make = ROUTERS[config.router]
         predictor = ZeroLinear if config.objective == "value" else Float32Linear  # nothing is known at first
@@ -67,36 +68,18 @@ class DynamicPyramid(nn.Module):
         objective = OBJECTIVES.get(config.objective)
         self.policy = None if objective is None else objective(config, features)
 
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """The decoder layers that a DPE stands in front of."""
-        return self.config.layers
-
     def new_routing(self, layout: Layout, shift: Tensor | None = None) -> Routing:
-        """Start the record of a forward pass with the unpooled counts and the samples' shifts (B,)."""
-        return Routing(
-            self.config.kernels,
-            self.config.layers,
-            shift=shift,
-            token_counts=[np.array(layout.lengths)],
-            visual_counts=[layout.visual_counts()],
-        )
+        """Start the record of a forward pass, whose choices are among the kernels."""
+        routing = super().new_routing(layout, shift)
+        routing.kernels = self.config.kernels
+        return routing
 
     def forward(
-        self, index: int, hidden: Tensor, layout: Layout, routing: Routing, routes: np.ndarray | None
+        self, index: int, hidden: Tensor, layout: Layout, routing: Routing, boundary: Boundary
     ) -> tuple[Tensor, Layout]:
-        """Run DPE number `index`: Eq. 4 and 5.
-
-        Args:
-            index: which DPE, from 0.
-            hidden: (N, D) packed residual stream in front of its layer.
-            layout: where everything lies in it.
-            routing: the record to write to.
-            routes: (B, S) expert indices that override the choice where they are not negative, or None.
-
-        Returns:
-            (M, D) and its layout.
-        """
+        """Run DPE number `index`, Eq. 4 and 5: (N, D) to (M, D). `boundary.routes` override its choice."""
+        layout.require_grids(self.config.method)
+        routes = boundary.routes
         outputs, router_hidden = self.routers[index](self._states(hidden, layout))  # (B, E), (B, F)
         left = np.stack([layout.counts_after(expert) for expert in self.experts], axis=1)  # (B, E)
         direction = self._direction(index, left, routing)
@@ -117,8 +100,6 @@ class DynamicPyramid(nn.Module):
         routing.logits.append(logits)
         routing.directions.append(direction)
         routing.choices.append(choice)
-        routing.token_counts.append(np.array(layout.lengths))
-        routing.visual_counts.append(layout.visual_counts())
         return hidden, layout
 
     def init_weights(self, module: nn.Module) -> None:
@@ -184,8 +165,7 @@ class DynamicPyramid(nn.Module):
         allowed = np.ones_like(left, dtype=bool)
         if self.training and config.min_tokens:
             allowed = (left >= config.min_tokens) | (left == counts[:, None])
-        has_grid = np.zeros(len(counts), bool)
-        has_grid[[span.sample for span in layout.spans if span.grid is not None]] = True
+        has_grid = layout.has_grid()
         if config.router_source != "last":
             has_grid &= self._has_token(layout, has_grid)
         leaves_something = (left > 0) | (counts == 0)[:, None]

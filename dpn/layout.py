@@ -1,14 +1,9 @@
-"""Where everything lies in a packed batch: host-side arrays only, so that no plan needs a device read.
+"""Where everything lies in a packed batch: host-side arrays, so that no plan needs a device read.
+
+Only which visual tokens a ranking kept may be known to the device alone (`Layout.chosen_origin`).
 
 Samples are packed one after another without padding. Shapes: B samples, L padded length, N packed rows, M
-rows after pooling, K largest window.
-
-Token types (`mm_token_type_ids`, int (B, L)), the form in which a prompt's structure enters the decoder:
-    0  TEXT
-    1  ROUTER   a learned routing token
-    2  LAST     the last prompt token of the first turn; 3 = ROUTER | LAST where it is a routing token, too
-    4+ VISUAL   visual token of the sample's image number (type - 4) // 2; an odd offset marks the last prompt
-                token, which is a visual one only where the answer follows the image directly
+rows after pooling, K largest window. What the tokens of a prompt are is read by dpn/spans.py.
 """
 
 import math
@@ -16,23 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from dpn.experts import Grid, GridPool
-
-TEXT, ROUTER, LAST, VISUAL = 0, 1, 2, 4
-
-
-@dataclass(frozen=True)
-class VisualSpan:
-    """The visual tokens of one image: packed rows start .. start + length - 1."""
-
-    sample: int
-    start: int
-    length: int
-    grid: Grid | None
-    """Rows x columns, or None where the tokens form no full grid (cut by truncation): such a span is never
-    pooled."""
+from dpn.experts import Grid, GridPool, to_device
+from dpn.spans import LAST, ROUTER, VISUAL, VisualSpan, find_spans
 
 
 @dataclass(frozen=True)
@@ -56,15 +39,22 @@ class Layout:
     router_samples: np.ndarray
     last_rows: np.ndarray
     """(B,) row of every sample's last prompt token of the first turn."""
+    chosen_origin: Tensor | None = None
+    """(N,) as `origin`, on the device, where tokens were chosen there. The host then knows which image a
+    visual row belongs to, but not which of its tokens it is: `origin` and `position` name stand-ins, which
+    are right for text rows and for an image that kept all of its tokens."""
 
     @classmethod
-    def from_padded(cls, token_types: Tensor, attention_mask: Tensor | None, grids: Tensor) -> "Layout":
+    def from_padded(
+        cls, token_types: Tensor, attention_mask: Tensor | None, grids: Tensor, *, needs_grids: bool = True
+    ) -> "Layout":
         """Read the structure of a padded batch: the only device read of the whole forward outside the DPEs.
 
         Args:
-            token_types: (B, L) as described at the top of this file.
+            token_types: (B, L) as described in dpn/spans.py.
             attention_mask: (B, L), zero at padding; None means no padding.
             grids: (B, I, 2) rows and columns of every sample's images.
+            needs_grids: whether an image whose grid is unknown (0, 0) is an error.
 
         Raises:
             ValueError: a sample without any token, or images whose tokens and grids don't go together.
@@ -93,7 +83,7 @@ class Layout:
         return cls(
             padded_shape=(types.shape[0], types.shape[1]),
             lengths=tuple(int(length) for length in lengths),
-            spans=_spans(kinds, samples, grids.cpu().numpy()),
+            spans=find_spans(kinds, samples, grids.cpu().numpy(), needs_grids),
             origin=origin,
             cells=origin,
             position=np.arange(len(origin)) - starts[samples],
@@ -113,13 +103,23 @@ class Layout:
         return np.repeat(np.arange(len(self.lengths)), self.lengths)
 
     def positions(self, mode: str) -> np.ndarray:
-        """(N,) rotary positions.
+        """(N,) rotary positions, as far as the host knows them.
 
         "renumber" counts 0..n-1 in every sample, "keep" uses the first token's original one.
         """
         if mode == "keep":
             return self.position
         return np.arange(len(self.origin)) - self.starts[self.samples]
+
+    def device_positions(self, mode: str, device: torch.device) -> Tensor:
+        """(N,) rotary positions on the device, exact also where tokens were chosen there."""
+        if mode != "keep" or self.chosen_origin is None:
+            return to_device(self.positions(mode), device)
+        samples = self.cells // self.padded_shape[1]
+        first = np.searchsorted(samples, np.arange(self.padded_shape[0]))  # (B,)
+        position = np.zeros(math.prod(self.padded_shape), np.int64)
+        position[self.cells] = np.arange(len(self.cells)) - first[samples]
+        return to_device(position, device)[self.chosen_origin.to(device)]
 
     def visual_counts(self) -> np.ndarray:
         """(B,) visual tokens of every sample."""
@@ -140,13 +140,25 @@ class Layout:
 
         The row that each of its cells went into (B, L), 0 at padding, and where it is real.
 
-        Where tokens were pooled away, that is the last row that starts at or before them; for the last token
-        of an image it is the window that holds it.
+        Where tokens were pooled away or dropped, that is the last row that starts at or before them; for the
+        last token of an image it is the window that holds it. A sample's first row stands for dropped tokens
+        in front of it.
         """
         real = np.zeros(math.prod(self.padded_shape), bool)
         real[self.cells] = True
         index = np.searchsorted(self.origin, np.arange(len(real)), side="right") - 1
+        index = np.maximum(index, np.repeat(self.starts[:-1], self.padded_shape[1]))
         return np.where(real, index, 0).reshape(self.padded_shape), real.reshape(self.padded_shape)
+
+    def caller_rows(self, device: torch.device) -> Tensor:
+        """`caller_cells`' rows (B, L) on the device, exact also where tokens were chosen there."""
+        index, real = self.caller_cells()
+        if self.chosen_origin is None:
+            return to_device(index, device)
+        cells = torch.arange(real.size, device=device).reshape(real.shape)
+        rows = torch.searchsorted(self.chosen_origin.to(device), cells, right=True) - 1  # (B, L)
+        rows = torch.maximum(rows, to_device(self.starts[:-1, None], device))
+        return torch.where(to_device(real, device), rows, 0)
 
     def padded_index(self) -> tuple[np.ndarray, np.ndarray]:
         """Plan a left-padded batch.
@@ -157,6 +169,25 @@ class Layout:
         column = np.arange(width) - (width - np.array(self.lengths)[:, None])  # (B, width)
         real = column >= 0
         return np.where(real, column + self.starts[:-1, None], 0), real
+
+    def has_grid(self) -> np.ndarray:
+        """(B,) bool: some image of the sample has a full grid."""
+        found = np.zeros(len(self.lengths), bool)
+        found[[span.sample for span in self.spans if span.grid is not None]] = True
+        return found
+
+    def require_grids(self, method: str) -> None:
+        """Refuse, for a method that pools, images of which an earlier stage has dropped tokens.
+
+        Raises:
+            ValueError: naming the sample and the method.
+        """
+        for span in self.spans:
+            if span.is_selected:
+                raise ValueError(
+                    f"{method} pools grids of visual tokens, but an image of sample {span.sample} has none "
+                    f"left: an earlier stage dropped tokens of it. Pool first, or only drop"
+                )
 
     def counts_after(self, expert: GridPool) -> np.ndarray:
         """(B,) visual tokens that every sample would keep if this expert were chosen."""
@@ -179,12 +210,13 @@ class Layout:
             windows, grid = _span_windows(span, experts[span.sample])
             parts += [_repeat(np.arange(done, span.start)[:, None], width), _repeat(windows, width)]
             written += span.start - done
-            spans.append(VisualSpan(span.sample, written, len(windows), grid))
+            spans.append(replace(span, start=written, length=len(windows), grid=grid))
             lengths[span.sample] += len(windows) - span.length
             done, written = span.start + span.length, written + len(windows)
         parts.append(_repeat(np.arange(done, len(self.origin))[:, None], width))
         source = np.concatenate(parts)  # (M, K)
         first = source[:, 0]  # increasing, so a row is found again by bisection
+        chosen = self.chosen_origin
         return source, replace(
             self,
             lengths=tuple(int(length) for length in lengths),
@@ -193,6 +225,39 @@ class Layout:
             position=self.position[first],
             router_rows=np.searchsorted(first, self.router_rows, side="right") - 1,
             last_rows=np.searchsorted(first, self.last_rows, side="right") - 1,
+            chosen_origin=None if chosen is None else chosen[to_device(first, chosen.device)],
+        )
+
+    def keep(self, rows: np.ndarray, chosen: Tensor | None = None) -> "Layout":
+        """Describe what is left where only some rows stay, which all keep their order.
+
+        Args:
+            rows: (M,) the rows that stay, increasing. All text rows and last prompt tokens are among them.
+            chosen: (M,) on the device: the rows that really stay, where visual ones were chosen there; as
+                many of every image as in `rows`.
+        """
+        spans = []
+        for span in self.spans:
+            start, end = np.searchsorted(rows, [span.start, span.start + span.length])
+            if end - start == span.length:
+                spans.append(replace(span, start=int(start)))
+            elif end > start:
+                spans.append(VisualSpan(span.sample, int(start), int(end - start), None, is_selected=True))
+        origin = self.chosen_origin
+        if chosen is not None:
+            known = to_device(self.origin, chosen.device) if origin is None else origin.to(chosen.device)
+            origin = known[chosen]
+        elif origin is not None:
+            origin = origin[to_device(rows, origin.device)]
+        return replace(
+            self,
+            lengths=tuple(np.diff(np.searchsorted(rows, self.starts)).tolist()),
+            spans=tuple(spans),
+            origin=self.origin[rows],
+            position=self.position[rows],
+            router_rows=np.searchsorted(rows, self.router_rows),
+            last_rows=np.searchsorted(rows, self.last_rows),
+            chosen_origin=origin,
         )
 
 
@@ -206,45 +271,3 @@ def _span_windows(span: VisualSpan, expert: GridPool) -> tuple[np.ndarray, Grid 
 def _repeat(windows: np.ndarray, width: int) -> np.ndarray:
     """Repeat windows (m, k) to (m, width), every token equally often."""
     return np.tile(windows, (1, width // windows.shape[1]))
-
-
-def _spans(kinds: np.ndarray, samples: np.ndarray, grids: np.ndarray) -> tuple[VisualSpan, ...]:
-    """Find the runs of equal (sample, image) among packed token types, every one with its grid.
-
-    Raises:
-        ValueError: a grid without tokens, or tokens whose grid is unknown or too small.
-    """
-    rows = np.flatnonzero(kinds >= VISUAL)
-    _require_tokens(kinds, samples, grids)
-    if not len(rows):
-        return ()
-    keys = np.stack([samples[rows], (kinds[rows] - VISUAL) // 2])  # (2, visual)
-    breaks = np.flatnonzero((np.diff(keys) != 0).any(0) | (np.diff(rows) != 1)) + 1
-    found = []
-    for run in np.split(rows, breaks):
-        sample, image = int(samples[run[0]]), (int(kinds[run[0]]) - VISUAL) // 2
-        height, width = (int(size) for size in grids[sample, image]) if image < grids.shape[1] else (0, 0)
-        if len(run) > height * width:
-            known = f"its grid is {height}x{width}" if height * width else "its grid is unknown"
-            raise ValueError(
-                f"image {image} of sample {sample} has {len(run)} visual tokens in a row, but {known}; give "
-                f"rows and columns of every image as visual_grids (B, I, 2)"
-            )
-        grid = (height, width) if height * width == len(run) else None  # fewer: cut by truncation
-        found.append(VisualSpan(sample, int(run[0]), len(run), grid))
-    return tuple(found)
-
-
-def _require_tokens(kinds: np.ndarray, samples: np.ndarray, grids: np.ndarray) -> None:
-    """Refuse grids (B, I, 2) of images that no token of their sample belongs to: nothing could be pooled."""
-    visual = kinds >= VISUAL
-    seen = np.zeros((len(grids), max(grids.shape[1], int(kinds.max(initial=0)) // 2 + 1)), bool)
-    seen[samples[visual], (kinds[visual] - VISUAL) // 2] = True
-    missing = (grids.prod(-1) > 0) & ~seen[:, : grids.shape[1]]
-    if missing.any():
-        sample, image = (int(index) for index in np.argwhere(missing)[0])
-        raise ValueError(
-            f"sample {sample} has no visual token of its image {image}, whose grid is "
-            f"{grids[sample, image, 0]}x{grids[sample, image, 1]}; mark the image's tokens in "
-            f"mm_token_type_ids, or give the grid (0, 0) where there is no image"
-        )

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dpn.config import METHODS, DpnConfig, Kernel
+from dpn.method import Kernel, MethodConfig
+from dpn.methods import METHODS
 
 KERNEL_FIELDS = ("kernels", "route")
 
 
-def parse_reduction(words: Sequence[str]) -> DpnConfig | None:
+def parse_reduction(words: Sequence[str]) -> MethodConfig | None:
     """Build the method's configuration; no words or "none" mean no reduction.
 
     Raises:
@@ -35,7 +36,7 @@ def parse_fields(words: Sequence[str]) -> tuple[str, dict[str, Any]]:
     method, *assignments = words
     if method not in METHODS:
         raise ValueError(f"unknown reduction {method!r}{_did_you_mean(method, ['none', *METHODS])}")
-    types = {field.name: field.type for field in fields(METHODS[method])}
+    types = {field.name: field.type for field in fields(METHODS[method])}  # pyright: ignore[reportArgumentType]
     given: dict[str, Any] = {}
     for word in assignments:
         name, equals, text = word.partition("=")

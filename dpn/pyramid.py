@@ -2,16 +2,17 @@
 
 The layers are transformers' Llama layers, the loop around them is ours.
 
-A stage is a run of layers between two DPEs; masks, packing and rotary embeddings are made once per stage.
-Training and prefill run packed (no padding anywhere), decoding runs padded against a cache with one length
-per stage.
+A stage is a run of layers between two places where tokens are reduced; masks, packing and rotary embeddings
+are made once per stage. Training and prefill run packed (no padding anywhere), decoding runs padded against
+a cache with one length per stage.
 
-Shapes: B samples, L padded length, N packed rows, S DPE layers, I images of a sample, D model width.
+Shapes: B samples, L padded length, N packed rows, S places (DPN: DPE layers), I images of a sample, D model
+width.
 """
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +25,14 @@ from transformers.utils import logging
 
 from dpn.attention import Packing, PacksSamples, packed_implementation
 from dpn.build import build_reducer
-from dpn.cache import PyramidLayer, adopt, check_belongs, full_mask
+from dpn.cache import PyramidLayer, adopt, check_belongs, full_mask, pyramid_layer
 from dpn.experts import to_device
-from dpn.layout import VISUAL, Layout
+from dpn.layout import Layout
+from dpn.reducer import Boundary, TokenReducer
 from dpn.routing import Routing, forced_routes
+from dpn.spans import VISUAL
+from dpn.stage import StagePlan
+from dpn.tap import AttentionTap
 
 logger = logging.get_logger(__name__)
 
@@ -38,7 +43,7 @@ class PyramidLlamaConfig(LlamaConfig):
     model_type = "pyramid_llama"
 
     reduction: dict[str, Any] | None = None
-    """`DpnConfig.to_dict()`, or None for a plain decoder."""
+    """`to_dict()` of a method's configuration (dpn/methods.py), or None for a plain decoder."""
 
 
 @dataclass
@@ -48,7 +53,7 @@ class PyramidOutput(BaseModelOutputWithPast):
     layout: Layout | None = None
     """Where the rows of the last stage lie."""
     routing: Routing | None = None
-    """What the DPEs decided."""
+    """What was decided, and the tokens of every stage."""
 
 
 class PyramidLlamaModel(PacksSamples, LlamaModel):
@@ -60,7 +65,7 @@ class PyramidLlamaModel(PacksSamples, LlamaModel):
 
     def __init__(self, config: PyramidLlamaConfig) -> None:
         super().__init__(config)
-        self.reducer = build_reducer(
+        self.reducer: TokenReducer | None = build_reducer(
             config.reduction,
             width=config.hidden_size,
             num_layers=config.num_hidden_layers,
@@ -73,7 +78,8 @@ class PyramidLlamaModel(PacksSamples, LlamaModel):
     @property
     def stages(self) -> list[tuple[int, int]]:
         """First layer and end of every stage."""
-        bounds = [0, *(self.reducer.layers if self.reducer else ()), self.config.num_hidden_layers]
+        places = () if self.reducer is None else self.reducer.layers
+        bounds = [0, *places, self.config.num_hidden_layers]
         return list(pairwise(bounds))
 
     def forward(  # noqa: PLR0913, PLR0917 - transformers' signature
@@ -100,7 +106,7 @@ class PyramidLlamaModel(PacksSamples, LlamaModel):
             inputs_embeds: (B, L, D).
             use_cache: whether to make a cache where none is given; the default is the config's, and never in
                 training.
-            mm_token_type_ids: (B, L) structure of the prompt (dpn/layout.py); without it nothing is reduced.
+            mm_token_type_ids: (B, L) structure of the prompt (dpn/spans.py); without it nothing is reduced.
             visual_grids: (B, I, 2) rows and columns of every image.
             routes: (B, S) expert indices to force, negative where the router decides.
             router_shift: (B,) what moves every sample's choices towards cheaper experts (dpn/budget.py).
@@ -133,7 +139,10 @@ class PyramidLlamaModel(PacksSamples, LlamaModel):
         if mm_token_type_ids is not None and cached == 0:
             if visual_grids is None:
                 visual_grids = torch.zeros(len(embeds), 0, 2, dtype=torch.long)
-            layout = Layout.from_padded(mm_token_type_ids, attention_mask, visual_grids)
+            needs_grids = bool(self.reducer.config.windows)
+            layout = Layout.from_padded(
+                mm_token_type_ids, attention_mask, visual_grids, needs_grids=needs_grids
+            )
             return self._packed(embeds, layout, past_key_values, routes, router_shift)
         if mm_token_type_ids is not None and (mm_token_type_ids >= VISUAL).any():
             logger.warning(
@@ -152,6 +161,11 @@ class PyramidLlamaModel(PacksSamples, LlamaModel):
                     "its config.reduction is empty; load it with --reduction dpn eval_choice=static route=..."
                 )
             return
+        if not self.reducer.num_experts and (routes is not None or router_shift is not None):
+            raise ValueError(
+                f"routes or a shift are given, but --reduction {self.reducer.config.method} has no routers "
+                f"that could take them; leave them out"
+            )
         for name in ("output_hidden_states", "output_attentions"):
             if asked.get(name, getattr(self.config, name)):
                 raise ValueError(
@@ -174,25 +188,30 @@ class PyramidLlamaModel(PacksSamples, LlamaModel):
         first, routing = layout, self.reducer.new_routing(layout, router_shift)
         forced = None
         if routes is not None:
-            forced = forced_routes(routes, batch, len(self.reducer.layers), len(self.reducer.experts))
+            forced = forced_routes(routes, batch, len(self.reducer.layers), self.reducer.num_experts)
         if cache is not None:
             adopt(cache, self.config.num_hidden_layers)
         plan = self._plan(layout, hidden, has_cache=cache is not None, is_first=True)
+        tap = None
         for stage, (low, high) in enumerate(self.stages):
             if stage:
-                hidden, pooled = self.reducer(stage - 1, hidden, layout, routing, forced)
+                attention = None if tap is None else tap.weights
+                boundary = Boundary(self.layers[low], plan.rotary, attention, forced)
+                hidden, pooled = self.reducer(stage - 1, hidden, layout, routing, boundary)
+                routing.count(pooled)
                 # While training always: ZeRO-3 keeps ranks in step by the modules they call, rotary_emb, too.
                 if stage == 1 or pooled is not layout or self.training:
                     plan = self._plan(pooled, hidden, has_cache=cache is not None)
                 layout = pooled
-            hidden = self._stage(low, high, hidden, plan, cache)
+            tap = AttentionTap(layout) if self.reducer.needs_attention and high < len(self.layers) else None
+            hidden = self._stage(low, high, hidden, plan, cache, tap)
             if cache is not None:
                 moved = np.array(first.lengths) - np.array(layout.lengths)
                 shift = moved if self.reducer.config.position_mode == "renumber" else np.zeros_like(moved)
                 real, shift = (to_device(part, hidden.device) for part in (plan.real, shift))
-                _layer(cache, low).remember(real, shift, logical_length=length)
+                pyramid_layer(cache, low).remember(real, shift, logical_length=length)
         if cache is not None:
-            _layer(cache, 0).routing = routing
+            pyramid_layer(cache, 0).routing = routing
         return PyramidOutput(
             last_hidden_state=self.norm(hidden)[None],  # (1, M, D)
             past_key_values=cache,
@@ -200,24 +219,33 @@ class PyramidLlamaModel(PacksSamples, LlamaModel):
             routing=routing,
         )
 
-    def _plan(
-        self, layout: Layout, hidden: Tensor, *, has_cache: bool, is_first: bool = False
-    ) -> "_StagePlan":
+    def _plan(self, layout: Layout, hidden: Tensor, *, has_cache: bool, is_first: bool = False) -> StagePlan:
         """Make what all layers of a stage share, for its packed rows (N, D).
 
         The first stage's cache keeps the caller's padding, later ones pad on the left.
         """
         assert self.reducer is not None
-        positions = to_device(layout.positions(self.reducer.config.position_mode), hidden.device)  # (N,)
+        positions = layout.device_positions(self.reducer.config.position_mode, hidden.device)  # (N,)
         rotary = self.rotary_emb(hidden[None], position_ids=positions[None])
         packing = Packing.of(layout, hidden.device)
         if not has_cache:
-            return _StagePlan(packing, rotary, np.zeros((0, 0), bool), None)
+            return StagePlan(packing, rotary, np.zeros((0, 0), bool), None)
         index, real = layout.caller_cells() if is_first else layout.padded_index()
-        return _StagePlan(packing, rotary, real, None if real.all() else to_device(index, hidden.device))
+        return StagePlan(packing, rotary, real, None if real.all() else to_device(index, hidden.device))
 
-    def _stage(self, low: int, high: int, hidden: Tensor, plan: "_StagePlan", cache: Cache | None) -> Tensor:
-        """Run the layers from low to below high on packed rows (N, D); keys and values go to the cache."""
+    def _stage(
+        self,
+        low: int,
+        high: int,
+        hidden: Tensor,
+        plan: StagePlan,
+        cache: Cache | None,
+        tap: AttentionTap | None,
+    ) -> Tensor:
+        """Run the layers from low to below high on packed rows (N, D); keys and values go to the cache.
+
+        The last of them fills the tap.
+        """
         for number in range(low, high):
             sink: list[Tensor] | None = None if cache is None else []
             hidden = self.layers[number](
@@ -226,6 +254,7 @@ class PyramidLlamaModel(PacksSamples, LlamaModel):
                 position_embeddings=plan.rotary,
                 packing=plan.packing,
                 kv_sink=sink,
+                tap=tap if number == high - 1 else None,
             )[0]
             if cache is not None and sink:
                 keys, values = (plan.in_cells(states) for states in sink)  # (B, G, P, C)
@@ -264,28 +293,3 @@ class PyramidLlamaModel(PacksSamples, LlamaModel):
         if getattr(self, "reducer", None) is not None:
             assert self.reducer is not None
             self.reducer.init_weights(module)
-
-
-class _StagePlan(NamedTuple):
-    """What all layers of a stage share."""
-
-    packing: Packing
-    rotary: tuple[Tensor, Tensor]
-    real: np.ndarray
-    """(B, P) bool: cells of the stage's caches that hold a token; empty without a cache."""
-    cell_rows: Tensor | None
-    """(B, P) row of every cell; None where cells are the rows in their order, which needs no copy."""
-
-    def in_cells(self, states: Tensor) -> Tensor:
-        """Lay packed states (1, G, N, C) out as a cache holds them: (B, G, P, C), on their own device."""
-        rows = states[0].transpose(0, 1)  # (N, G, C), whose rows lie in one piece
-        if self.cell_rows is None:
-            return rows.unflatten(0, self.real.shape).transpose(1, 2)
-        return rows[self.cell_rows.to(states.device)].transpose(1, 2)
-
-
-def _layer(cache: Cache, index: int) -> PyramidLayer:
-    """Give a layer that `adopt` has put there."""
-    layer = cache.layers[index]
-    assert isinstance(layer, PyramidLayer)
-    return layer

@@ -1,4 +1,6 @@
-"""What the DPEs decided in one forward pass, kept apart from how they decide.
+"""What was decided and counted in one forward pass, kept apart from how it is decided.
+
+A method without routers fills the counts only; one that pools without choosing also names its kernels.
 
 Shapes: B samples, S DPE layers, E experts, D model width.
 """
@@ -10,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dpn.layout import Layout
+
 UNROUTED = -1
 """Choice of a sample that a DPE left alone: no visual tokens, too few, or none that form a grid."""
 
@@ -19,8 +23,9 @@ class Routing:
     """Decisions of all DPEs for one batch, filled stage by stage."""
 
     kernels: tuple[tuple[int, int], ...]
+    """What `choices` index; () for methods that don't pool."""
     layers: tuple[int, ...]
-    """Decoder layers in front of which the DPEs stand."""
+    """Decoder layers in front of which tokens are reduced."""
     logits: list[Tensor] = field(default_factory=list)
     """Per DPE (B, E) float32, bias and temperature applied."""
     shift: Tensor | None = None
@@ -43,6 +48,16 @@ class Routing:
     visual_counts: list[np.ndarray] = field(default_factory=list)
     """Per stage (B,) visual tokens among them."""
 
+    def count(self, layout: Layout) -> None:
+        """Note the tokens of a stage that begins."""
+        self.token_counts.append(np.array(layout.lengths))
+        self.visual_counts.append(layout.visual_counts())
+
+    @property
+    def has_routers(self) -> bool:
+        """Whether routers gave probabilities for what was chosen."""
+        return bool(self.logits)
+
     @property
     def probabilities(self) -> Tensor:
         """Give softmax(logits) of all DPEs: (S, B, E)."""
@@ -60,7 +75,10 @@ class Routing:
         return np.stack(self.choices) != UNROUTED
 
     def route_names(self, sample: int) -> tuple[str, ...]:
-        """Name the kernels that a sample took, one per DPE; "1x1" where it was left alone."""
+        """Name the kernels that a sample took, one per DPE; "1x1" where it was left alone.
+
+        () for methods that don't pool.
+        """
         kernels = [
             (1, 1) if choice[sample] == UNROUTED else self.kernels[choice[sample]] for choice in self.choices
         ]

@@ -53,9 +53,11 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """`dense`; `control`: routes chosen without looking; `router`: a learned choice."""
+        """`dense`; `control`: routes chosen without looking, or no routers; `router`: a learned choice."""
         if self.reduction is None:
             return "dense"
+        if self.reduction["method"] != "dpn":
+            return "control"
         return "control" if self.reduction["eval_choice"] in ("static", "random") else "router"
 
     @property

@@ -17,7 +17,7 @@ from transformers import AutoModelForImageTextToText
 
 from llava.bench.shapes import Shape, our_config, reference_config, tower_config
 from llava.model.llava_llama import LlavaLlamaForCausalLM
-from llava.model.reduction import DynamicPyramid, from_dict
+from llava.model.reduction import build_reducer
 
 RENAMED = {
     "model.language_model.": "model.",
@@ -49,15 +49,20 @@ def build_ours(
     Args:
         reference: as `build_reference` gives it.
         shape: its sizes.
-        reduction: `DpnConfig.to_dict()`, or None for the dense model.
+        reduction: `to_dict()` of a method's configuration, or None for the dense model.
         has_tower: whether tower and projector are part of the model.
     """
     weights = {_renamed(name): value for name, value in reference.state_dict().items()}
     if not has_tower:
         weights = {name: value for name, value in weights.items() if not name.startswith(_TOWER)}
-    if reduction is not None:
-        like = reference.get_parameter("lm_head.weight")
-        fresh = DynamicPyramid(from_dict(reduction), shape.hidden_size).to(like.device)
+    fresh = build_reducer(
+        reduction,
+        width=shape.hidden_size,
+        num_layers=shape.num_layers,
+        intermediate_size=shape.intermediate_size,
+    )
+    if fresh is not None:
+        fresh.to(reference.get_parameter("lm_head.weight").device)
         weights |= {f"model.reducer.{name}": value for name, value in fresh.state_dict().items()}
     with tempfile.TemporaryDirectory() as folder, init_empty_weights(include_buffers=False):
         tower_config(shape).save_pretrained(folder)

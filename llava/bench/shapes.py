@@ -139,7 +139,7 @@ def our_config(shape: Shape, tower: str | None, reduction: dict[str, Any] | None
     Args:
         shape: the sizes.
         tower: directory with the tower's config.json, or None for a decoder alone.
-        reduction: `DpnConfig.to_dict()`, or None for the dense model.
+        reduction: `to_dict()` of a method's configuration, or None for the dense model.
     """
     return LlavaConfig(
         **llama_fields(shape),

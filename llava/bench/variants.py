@@ -15,7 +15,7 @@ from llava.bench.inputs import Batch
 from llava.bench.models import build_ours, build_reference, teach_routes
 from llava.bench.shapes import Shape
 from llava.model.llava_llama import LlavaLlamaForCausalLM
-from llava.model.reduction import DpnConfig, Routing, expert_indices, parse_reduction
+from llava.model.reduction import DpnConfig, DynamicPyramid, Routing, expert_indices, parse_reduction
 
 Routes = list[list[int]]
 
@@ -71,7 +71,7 @@ class Variant:
 
 def reduction_of(model: LlavaLlamaForCausalLM) -> DpnConfig:
     """Give the configuration of a model's reducer."""
-    assert model.model.reducer is not None
+    assert isinstance(model.model.reducer, DynamicPyramid)
     return model.model.reducer.config
 
 
@@ -102,7 +102,7 @@ def make_variants(arguments: BenchArguments, shape: Shape, mode: str) -> list[Va
     """
     has_tower = arguments.tower and mode != "train"
     routed = parse_reduction(["dpn", f"layers={','.join(map(str, shape.dpe_layers))}", "train_choice=argmax"])
-    assert routed is not None
+    assert isinstance(routed, DpnConfig)
     uniform = [tuple(route.split(",")) for route in arguments.routes] if arguments.wants("uniform") else []
     for route in uniform:
         expert_indices([route], routed.kernels)

@@ -32,7 +32,7 @@ from llava.eval.ranks import Ranks
 from llava.eval.runner import Session, images_to_device
 from llava.eval.session import load_session
 from llava.model.budgets import COUNTINGS, FILE, Budgets
-from llava.model.reduction import LOWEST_SHIFT, BudgetTable, Steps, from_dict, next_shifts
+from llava.model.reduction import LOWEST_SHIFT, BudgetTable, DpnConfig, Steps, from_dict, next_shifts
 from llava.model.report import flops_ratios, report
 
 HELD_OUT = 4
@@ -162,7 +162,7 @@ def walk(batch: Batch, session: Session) -> list[Steps]:
     images = images_to_device(batch.images, session)
     ids, mask = batch.input_ids.to(session.device), batch.attention_mask.to(session.device)
     spliced = model.splice(ids, mask, None, images, batch.image_sizes, "left")
-    temperature = from_dict(model.config.reduction).temperature
+    temperature = model.model.reducer.config.temperature
     shift = np.full(size, LOWEST_SHIFT)
     steps: list[list[tuple[float, list[float]]]] = [[] for _ in range(size)]
     is_open = np.ones(size, bool)
@@ -214,10 +214,15 @@ def _require_router(session: Session, model_path: str) -> None:
         raise ValueError(
             f"--model_path {model_path}: a plain LLaVA without a reduction; nothing to calibrate"
         )
-    choice = from_dict(session.reduction).eval_choice
-    if choice != "argmax":
+    config = from_dict(session.reduction)
+    if not isinstance(config, DpnConfig):
         raise ValueError(
-            f"--model_path {model_path}: its routes are {choice} (eval_choice), no router moves them"
+            f"--model_path {model_path}: --reduction {config.method} has no routers; nothing to calibrate"
+        )
+    if config.eval_choice != "argmax":
+        raise ValueError(
+            f"--model_path {model_path}: its routes are {config.eval_choice} (eval_choice), no router moves "
+            f"them"
         )
 
 

@@ -23,7 +23,7 @@ from llava.eval.preflight import plan_run
 from llava.eval.ranks import Ranks
 from llava.eval.runner import Session
 from llava.eval.session import load_session
-from llava.model.reduction import from_dict, parse_route, reduction_at_inference
+from llava.model.reduction import DpnConfig, from_dict, parse_route, reduction_at_inference
 
 ROUTER = "router"
 """Folder of the router's own answers, beside those of the routes."""
@@ -90,6 +90,10 @@ def routes_of(session: Session, asked: Sequence[str] | None) -> list[tuple[str, 
             "eval_choice=random to try routes on it untrained"
         )
     config = from_dict(session.reduction)
+    if not isinstance(config, DpnConfig):
+        raise ValueError(
+            f"{session.model_id} runs --reduction {config.method}, which has no routes; the oracle needs dpn"
+        )
     kernels = [f"{rows}x{columns}" for rows, columns in config.kernels]
     every = list(itertools.product(kernels, repeat=len(config.layers)))
     if asked is None:

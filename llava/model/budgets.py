@@ -17,7 +17,9 @@ from torch import Tensor
 from llava.model.identity import checkpoint_digest
 from llava.model.reduction import (
     BudgetTable,
+    DpnConfig,
     DynamicPyramid,
+    TokenReducer,
     changed_fields,
     expert_indices,
     forced_routes,
@@ -128,8 +130,16 @@ def shift_for(
         raise ValueError(f"budget is a share of the dense FLOPs, a number such as 0.4, got {budget!r}")
     if reduction is None:
         raise ValueError(f"budget={budget} needs a checkpoint with a reduction; this one is plain LLaVA")
-    if (choice := from_dict(reduction).eval_choice) != "argmax":
-        raise ValueError(f"budget={budget} moves the router's choice, which eval_choice={choice} doesn't ask")
+    config = from_dict(reduction)
+    if not isinstance(config, DpnConfig):
+        raise ValueError(
+            f"budget={budget} moves the choice of routers, and --reduction {config.method} has none; its own "
+            f"fields say how many tokens it keeps"
+        )
+    if config.eval_choice != "argmax":
+        raise ValueError(
+            f"budget={budget} moves the router's choice, which eval_choice={config.eval_choice} doesn't ask"
+        )
     if budgets is None:
         raise ValueError(f"budget={budget}: the checkpoint isn't calibrated, it has no {FILE}; {_HOW}")
     return budgets.shift_for(budget, counting, reduction)
@@ -181,13 +191,18 @@ def with_budgets(model: "LlavaLlamaForCausalLM", path: str) -> None:
 
 
 def _indices(
-    reducer: DynamicPyramid | None, routes: Tensor | Sequence[Sequence[str | int]], batch: int
+    reducer: TokenReducer | None, routes: Tensor | Sequence[Sequence[str | int]], batch: int
 ) -> Tensor:
     """Read routes of B prompts, given as indices (B, S) or as kernels by name."""
     if reducer is None:
         raise ValueError(
             "routes are given, but the checkpoint has no reduction to take them; load it with "
             "--reduction dpn eval_choice=static route=2x2,2x2,2x2, for example"
+        )
+    if not isinstance(reducer, DynamicPyramid):
+        raise ValueError(
+            f"routes are given, but --reduction {reducer.config.method} has no routers to take them; leave "
+            f"them out"
         )
     if not isinstance(routes, Tensor):
         if isinstance(routes, str) or len({len(route) for route in routes}) > 1:
@@ -199,5 +214,5 @@ def _indices(
             routes = torch.tensor(routes, dtype=torch.long)
         else:
             routes = expert_indices([list(map(str, route)) for route in routes], reducer.config.kernels)
-    forced_routes(routes, batch, len(reducer.layers), len(reducer.experts))  # text prompts are refused, too
+    forced_routes(routes, batch, len(reducer.layers), reducer.num_experts)  # text prompts are refused, too
     return routes

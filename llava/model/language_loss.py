@@ -54,7 +54,8 @@ def supervise(labels: np.ndarray, layout: Layout | None) -> Supervision:
 def callers_states(outputs: BaseModelOutputWithPast, keep: int) -> Tensor:
     """Give the states (B, T or keep, D) that predict the caller's tokens, `keep` of them or all (0).
 
-    Where tokens were pooled away, the row that they went into speaks for them.
+    Where tokens were pooled away, the row that they went into speaks for them; where they were dropped, the
+    last row in front of them that is left.
     """
     hidden = outputs.last_hidden_state
     assert hidden is not None
@@ -62,8 +63,7 @@ def callers_states(outputs: BaseModelOutputWithPast, keep: int) -> Tensor:
         if keep == 1:
             rows = torch.from_numpy(outputs.layout.starts[1:] - 1).to(hidden.device)
             return hidden[0, rows][:, None]  # (B, 1, D)
-        cells = torch.from_numpy(outputs.layout.caller_cells()[0]).to(hidden.device)
-        hidden = hidden[0, cells]  # (B, T, D)
+        hidden = hidden[0, outputs.layout.caller_rows(hidden.device)]  # (B, T, D)
     return hidden[:, -keep:] if keep else hidden
 
 

@@ -23,7 +23,14 @@ from llava.model.language_loss import callers_states
 from llava.model.llava_model import LlavaLlamaModel
 from llava.model.multimodal import Prompts, Spliced, splice_images
 from llava.model.objective import batch_loss
-from llava.model.reduction import Consequences, PacksSamples, PyramidOutput, Routing, routing_of
+from llava.model.reduction import (
+    Consequences,
+    DynamicPyramid,
+    PacksSamples,
+    PyramidOutput,
+    Routing,
+    routing_of,
+)
 from llava.model.report import SampleReport, report
 from llava.model.vision_tower import CLIPVisionTower, legacy_name
 
@@ -69,7 +76,8 @@ class LlavaLlamaForCausalLM(PacksSamples, LlamaForCausalLM):
     @property
     def router_lr_scale(self) -> float:
         """Learning rate of the parameters under `reducer.` relative to the model's."""
-        return 1.0 if self.model.reducer is None else self.model.reducer.config.router_lr_scale
+        reducer = self.model.reducer
+        return reducer.config.router_lr_scale if isinstance(reducer, DynamicPyramid) else 1.0
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Encode pixels (C, 3, h, w) to visual tokens (C, N, D), before crops are merged."""
@@ -225,12 +233,13 @@ class LlavaLlamaForCausalLM(PacksSamples, LlamaForCausalLM):
 
         Called once per training micro step on every rank.
         """
+        reducer = self.model.reducer
         if (
             output.consequences is not None
-            and self.model.reducer is not None
-            and self.model.reducer.policy is not None
+            and isinstance(reducer, DynamicPyramid)
+            and reducer.policy is not None
         ):
-            self.model.reducer.policy.observe(output.consequences)
+            reducer.policy.observe(output.consequences)
 
     @torch.no_grad()
     def generate(  # pyright: ignore[reportIncompatibleMethodOverride] - LLaVA's signature

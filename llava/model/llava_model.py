@@ -87,7 +87,7 @@ class LlavaLlamaModel(PyramidLlamaModel):
             shown: (K,) whether a row shows the image.
 
         Raises:
-            ValueError: tiles that can't be laid out, or a reduction where the tokens form no grid.
+            ValueError: tiles that can't be laid out, or a reduction that pools where the tokens form no grid.
         """
         is_stack = isinstance(images, Tensor) and images.ndim == 4  # upstream merges lists and crops only
         merging = self._merging("flat" if is_stack else self.config.mm_patch_merge_type)
@@ -106,7 +106,8 @@ class LlavaLlamaModel(PyramidLlamaModel):
             size = None if image_sizes is None else image_sizes[index]
             tokens.append(merging.merge(image, size))
             blocks[index] = merging.blocks(image, tokens[-1], size)
-            if self.reducer is not None and NO_GRID in [block.grid for block in blocks[index]]:
+            pools = self.reducer is not None and bool(self.reducer.config.windows)
+            if pools and NO_GRID in [block.grid for block in blocks[index]]:
                 raise ValueError(
                     f"a reduction pools grids of visual tokens, which mm_patch_merge_type={merging.kind!r} "
                     f"doesn't leave of image {index} with {len(image)} crop(s); set mm_patch_merge_type to "

@@ -17,7 +17,7 @@ from llava.model.files import find_file, find_weights, read_object
 from llava.model.llava_llama import LlavaLlamaForCausalLM
 from llava.model.merging import NO_GRID, check_merge_type
 from llava.model.projector_options import check_projector
-from llava.model.reduction import check_divides, from_dict, routing_prompt
+from llava.model.reduction import check_divides, from_dict, reducer_config, routing_prompt
 from llava.model.released import renaming
 from llava.model.vision_tower import check_layer, vision_config
 
@@ -143,19 +143,21 @@ def check_images(config: LlavaConfig) -> None:
 
 def check_kernels(config: LlavaConfig) -> None:
     """Refuse, before weights are loaded, a reduction whose kernels don't fit the grid of visual tokens."""
-    if config.reduction is not None and config.mm_vision_tower is not None:
+    reduction = reducer_config(config.reduction)
+    if reduction is not None and reduction.windows and config.mm_vision_tower is not None:
         if config.mm_vision_select_feature != "patch":
             raise ValueError(
-                f"a reduction needs a grid of visual tokens, which mm_vision_select_feature="
-                f"{config.mm_vision_select_feature!r} doesn't leave; use patch"
+                f"--reduction {reduction.method} needs a grid of visual tokens, which "
+                f"mm_vision_select_feature={config.mm_vision_select_feature!r} doesn't leave; use patch"
             )
         grid = crop_shape(config, vision_config(config.mm_vision_tower)).grid
         if grid == NO_GRID:
             raise ValueError(
-                f"a reduction pools grids of visual tokens, but those of mm_projector_type="
-                f"{config.mm_projector_type} form none; use a projector whose tokens do (docs/projectors.md)"
+                f"--reduction {reduction.method} pools grids of visual tokens, but those of "
+                f"mm_projector_type={config.mm_projector_type} form none; use a projector whose tokens do "
+                f"(docs/projectors.md)"
             )
-        check_divides(from_dict(config.reduction), grid)
+        check_divides(reduction, grid)
 
 
 def check_routing_row(tokenizer: PreTrainedTokenizerBase, model: LlavaLlamaForCausalLM, path: str) -> None:

@@ -38,7 +38,7 @@ class Spliced:
     position_ids: Tensor
     """(B, T), 0 .. length - 1 in every row, zero at padding."""
     mm_token_type_ids: Tensor
-    """(B, T) on the host: what every position is (dpn/layout.py)."""
+    """(B, T) on the host: what every position is (dpn/spans.py)."""
     visual_grids: Tensor
     """(B, I, 2) on the host: rows and columns of every visual span, (0, 0) where it has none."""
     labels: np.ndarray | None

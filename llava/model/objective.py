@@ -84,6 +84,8 @@ def batch_loss(
     metrics = {"language_loss": answer.total.detach() / max(local, 1)}
     if not is_reduced or outputs.routing is None or decoder.reducer is None:
         return BatchLoss(loss, metrics, None)
+    if not isinstance(decoder.reducer, DynamicPyramid):
+        return BatchLoss(loss, metrics | _cost_metrics(outputs.routing, decoder.config), None)
     extra = routing_objective(outputs.routing, answer, decoder.reducer, decoder.config)
     if routed_samples is not None:
         share = routed_samples[0] / routed_samples[1].clamp(min=1)
@@ -106,13 +108,7 @@ def routing_objective(
     metrics = {"routing_loss": hinge.detach()}
     if reducer.policy is None or not reducer.training:
         return RoutingObjective(loss, metrics, None)
-    costs = stage_cost(
-        routing.visual_counts,
-        routing.layers,
-        config.num_hidden_layers,
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-    )  # (S + 1, B)
+    costs = _stage_costs(routing, config)  # (S + 1, B)
     routed = routing.is_routed.any(0) & (answer.counts > 0)  # (B,)
     seen = Consequences(
         answer.per_sample,
@@ -124,3 +120,22 @@ def routing_objective(
     metrics |= {name: learned.detach(), "mu": reducer.policy.cost_weight().detach().clone()}
     seen = seen._replace(advantage_moments=routing.advantage_moments)
     return RoutingObjective(loss + learned, metrics, seen)
+
+
+def _stage_costs(routing: Routing, config: LlamaConfig) -> np.ndarray:
+    """Give every stage's share of the dense visual FLOPs: (S + 1, B)."""
+    return stage_cost(
+        routing.visual_counts,
+        routing.layers,
+        config.num_hidden_layers,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+    )
+
+
+def _cost_metrics(routing: Routing, config: LlamaConfig) -> dict[str, Tensor]:
+    """Say for the log what a method without routers cost, over samples with visual tokens."""
+    has_image = routing.visual_counts[0] > 0
+    if not has_image.any():
+        return {}
+    return {"visual_flops": torch.tensor(float(_stage_costs(routing, config).sum(0)[has_image].mean()))}

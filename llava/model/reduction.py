@@ -11,24 +11,28 @@ from typing import Any
 from dpn.attention import PacksSamples
 from dpn.budget import LOWEST as LOWEST_SHIFT
 from dpn.budget import BudgetTable, Steps, next_shifts
-from dpn.build import check_divides, check_fits
+from dpn.build import build_reducer, check_divides, check_fits
 from dpn.cache import full_mask, past_mask, routing_of
-from dpn.compare import changed_fields, with_inference_fields
-from dpn.config import DpnConfig, from_dict
+from dpn.compare import changed_fields, require_same_method, with_inference_fields
+from dpn.config import DpnConfig
 from dpn.consequences import Consequences
 from dpn.dpe import DynamicPyramid
 from dpn.flops import DecoderShape, count_flops, count_full_flops, stage_cost, visual_cost
-from dpn.layout import LAST, ROUTER, TEXT, VISUAL, Layout
+from dpn.layout import Layout
 from dpn.loss import expected_rates, loss_of_routing
+from dpn.method import FixedRateConfig, MethodConfig, ReducerConfig
+from dpn.methods import from_dict, reducer_config
 from dpn.parse import expert_indices, parse_fields, parse_reduction, parse_route
 from dpn.projectors.base import ProjectorConfig, TowerShape, VisualProjector
 from dpn.projectors.build import PROJECTORS, build_visual_projector
 from dpn.projectors.options import did_you_mean, parse_projector, projector_from_dict, projector_to_dict
 from dpn.pyramid import PyramidLlamaConfig, PyramidLlamaModel, PyramidOutput
+from dpn.reducer import TokenReducer
 from dpn.release import FIELD as POOLING
 from dpn.release import config_from_pooling, has_router
 from dpn.release import key_mapping as pooling_key_mapping
 from dpn.routing import UNROUTED, Routing, forced_routes, per_layer
+from dpn.spans import LAST, ROUTER, TEXT, VISUAL
 
 __all__ = [
     "LAST",
@@ -45,16 +49,21 @@ __all__ = [
     "DecoderShape",
     "DpnConfig",
     "DynamicPyramid",
+    "FixedRateConfig",
     "Layout",
+    "MethodConfig",
     "PacksSamples",
     "ProjectorConfig",
     "PyramidLlamaConfig",
     "PyramidLlamaModel",
     "PyramidOutput",
+    "ReducerConfig",
     "Routing",
     "Steps",
+    "TokenReducer",
     "TowerShape",
     "VisualProjector",
+    "build_reducer",
     "build_visual_projector",
     "changed_fields",
     "check_divides",
@@ -79,6 +88,7 @@ __all__ = [
     "pooling_key_mapping",
     "projector_from_dict",
     "projector_to_dict",
+    "reducer_config",
     "reduction_at_inference",
     "routing_of",
     "routing_prompt",
@@ -90,9 +100,9 @@ ROUTING_TOKEN = "<ROUTER>"
 """The literal that the authors' checkpoints add to the vocabulary."""
 
 
-def routing_prompt(config: DpnConfig | None) -> tuple[str, str] | None:
-    """Give the routing token and its placement where the router reads one, else None."""
-    if config is None or config.router_source == "last":
+def routing_prompt(config: MethodConfig | None) -> tuple[str, str] | None:
+    """Give the routing token and its placement where a router reads one, else None."""
+    if not isinstance(config, DpnConfig) or config.router_source == "last":
         return None
     return ROUTING_TOKEN, config.router_placement
 
@@ -103,7 +113,7 @@ def reduction_at_inference(
     """Combine a checkpoint's reduction with the words of `--reduction` given at load time.
 
     A trained reduction accepts only the fields that don't change what its weights mean; a plain checkpoint
-    accepts a reduction that needs no router.
+    accepts every method that needs no weights of its own.
 
     Raises:
         ValueError: the words contradict the checkpoint, or ask a plain one for trained routes.
@@ -114,20 +124,25 @@ def reduction_at_inference(
         if saved is None:
             return None
         raise ValueError(
-            "the checkpoint was trained with a reduction, so it can't run with --reduction none; identity"
-            " routes are "
-            "--reduction dpn eval_choice=static route=1x1,1x1,1x1"
+            f"the checkpoint was trained with a reduction ({saved.get('method')}), so it can't run with "
+            f"--reduction none; identity routes of DPN are --reduction dpn eval_choice=static "
+            f"route=1x1,1x1,1x1"
         )
     if saved is not None:
-        return with_inference_fields(from_dict(saved), parse_fields(words)[1]).to_dict()
+        trained, (method, fields) = from_dict(saved), parse_fields(words)
+        require_same_method(trained, method)
+        return with_inference_fields(trained, fields).to_dict()
     asked = parse_reduction(words)
     assert asked is not None
-    if asked.eval_choice == "argmax" or asked.gate != "none" or routing_prompt(asked):
+    if isinstance(asked, DpnConfig) and (
+        asked.eval_choice == "argmax" or asked.gate != "none" or routing_prompt(asked)
+    ):
         raise ValueError(
             f"the checkpoint has no router, so --reduction {' '.join(words)} can't route with it; train "
             f"one with "
             f"scripts/finetune_dpn.sh, or force routes with eval_choice=static route=2x2,2x2,2x2 or "
             f"eval_choice=random"
         )
-    check_fits(asked, num_layers)
+    if isinstance(asked, ReducerConfig):
+        check_fits(asked, num_layers)
     return asked.to_dict()

@@ -6,11 +6,14 @@ from typing import NamedTuple
 
 from llava.model.reduction import (
     DecoderShape,
+    DpnConfig,
+    FixedRateConfig,
     PyramidLlamaConfig,
     Routing,
     count_flops,
     count_full_flops,
     per_layer,
+    reducer_config,
 )
 
 
@@ -18,9 +21,9 @@ class SampleReport(NamedTuple):
     """What the decoder did with one prompt."""
 
     route: tuple[str, ...]
-    """Kernel of every DPE, () without a reduction."""
+    """Kernel of every DPE or static pooling, () for other methods and without a reduction."""
     probabilities: tuple[tuple[float, ...], ...]
-    """Router probabilities of every DPE."""
+    """Router probabilities of every DPE, () where there are no routers."""
     tokens_per_layer: tuple[int, ...]
     """Prompt tokens that every decoder layer processed."""
     visual_tokens_per_layer: tuple[int, ...]
@@ -48,7 +51,7 @@ def report(
     """Describe a prefill sample by sample.
 
     Args:
-        routing: decisions of the DPEs for every sample, or for every beam of every sample; None for a plain
+        routing: what was decided for every sample, or for every beam of every sample; None for a plain
             decoder.
         tokens: prompt tokens of every sample in front of the decoder.
         visual_tokens: visual tokens among them.
@@ -66,8 +69,13 @@ def report(
         ]
     all_tokens = per_layer(routing.token_counts, routing.layers, num_layers).tolist()
     all_visual = per_layer(routing.visual_counts, routing.layers, num_layers).tolist()
-    beams = len(all_tokens) // len(tokens)  # those of a sample follow one another
-    probabilities = routing.probabilities.transpose(0, 1).tolist()  # (B, S, E)
+    samples = len(all_tokens)
+    beams = samples // len(tokens)  # those of a sample follow one another
+    probabilities = (
+        routing.probabilities.transpose(0, 1).tolist()  # (B, S, E)
+        if routing.has_routers
+        else [()] * samples
+    )
     return [
         SampleReport(
             routing.route_names(row),
@@ -77,18 +85,20 @@ def report(
             spans,
             left,
         )
-        for row, spans, left in zip(range(0, len(all_tokens), beams), grids, spared, strict=True)
+        for row, spans, left in zip(range(0, samples, beams), grids, spared, strict=True)
     ]
 
 
 def flops(sample: SampleReport, config: PyramidLlamaConfig) -> dict[str, tuple[int, int]]:
     """Count what a sample's prefill cost and what a dense one would have, in both countings of dpn/flops.py.
 
-    Multiply-adds, as (cost, dense). The paper's counting knows nothing but visual tokens. Dense is plain
-    LLaVA's decoder, which reads every feature of the tower as a token, also where a projector leaves fewer.
+    Multiply-adds, as (cost, dense). The paper's counting knows nothing but visual tokens; the full one also
+    counts what routers cost, and what it takes to rank tokens. Dense is plain LLaVA's decoder, which reads
+    every feature of the tower as a token, also where a projector leaves fewer.
     """
     d, m, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
-    routers = len(sample.route)
+    reduction = reducer_config(config.reduction)
+    routers = len(sample.route) if isinstance(reduction, DpnConfig) else 0
     shape = DecoderShape(
         hidden_size=d,
         intermediate_size=m,
@@ -97,14 +107,20 @@ def flops(sample: SampleReport, config: PyramidLlamaConfig) -> dict[str, tuple[i
     )
     visual, tokens = sample.visual_tokens_per_layer, sample.tokens_per_layer
     dense_visual, dense_tokens = sample.dense_visual_tokens, tokens[0] + sample.spared
-    is_double = routers > 0 and (config.reduction or {}).get("router_source") == "both"
+    is_double = isinstance(reduction, DpnConfig) and reduction.router_source == "both"
     routed = replace(shape, num_routers=routers, router_width=2 * d if is_double else d)
+    deciding = 0
+    if isinstance(reduction, FixedRateConfig):
+        deciding = reduction.deciding_flops([tokens[place - 1] for place in reduction.places], shape)
     return {
         "paper": (
             count_flops(visual, hidden_size=d, intermediate_size=m),
             count_flops([dense_visual] * layers, hidden_size=d, intermediate_size=m),
         ),
-        "full": (count_full_flops(tokens, routed), count_full_flops([dense_tokens] * layers, shape)),
+        "full": (
+            count_full_flops(tokens, routed) + deciding,
+            count_full_flops([dense_tokens] * layers, shape),
+        ),
     }
 
 

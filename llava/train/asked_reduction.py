@@ -3,13 +3,13 @@
 import logging
 
 from llava.model.config import read_config
-from llava.model.reduction import DpnConfig, from_dict, routing_prompt
+from llava.model.reduction import MethodConfig, from_dict, routing_prompt
 from llava.train.arguments import Arguments
 
 logger = logging.getLogger(__name__)
 
 
-def check_reduction(arguments: Arguments, reduction: DpnConfig | None) -> None:
+def check_reduction(arguments: Arguments, reduction: MethodConfig | None) -> None:
     """Check the flag against the base's config.json, and say when the base's own reduction goes on.
 
     Args:
@@ -36,7 +36,7 @@ def check_reduction(arguments: Arguments, reduction: DpnConfig | None) -> None:
         logger.info("no --reduction given: %s goes on with its own, %s", path, kept)
 
 
-def _require_trained_token(arguments: Arguments, reduction: DpnConfig | None) -> None:
+def _require_trained_token(arguments: Arguments, reduction: MethodConfig | None) -> None:
     """Refuse a frozen vocabulary under routers that read a token which the base doesn't know."""
     model, _, training = arguments
     prompt = routing_prompt(reduction)

@@ -14,7 +14,7 @@ from llava.model.loading import add_tokens, check_images, check_kernels, check_r
 from llava.model.parts import EMBEDDING, own_names, put_into
 from llava.model.projector import gathered, load_projector
 from llava.model.projector_options import all_options, check_same_options
-from llava.model.reduction import DpnConfig, changed_fields, from_dict
+from llava.model.reduction import MethodConfig, changed_fields, from_dict
 from llava.model.tokenizer import load_tokenizer
 from llava.model.vision_tower import vision_config
 
@@ -38,7 +38,7 @@ def build_for_training(  # noqa: PLR0913 - one argument per flag
     tune_mm_mlp_adapter: bool = False,
     freeze_mm_mlp_adapter: bool = False,
     mm_projector_lr: float | None = None,
-    reduction: DpnConfig | None = None,
+    reduction: MethodConfig | None = None,
     dtype: torch.dtype = torch.float32,
     new_dtype: torch.dtype | None = None,
     attn_implementation: str | None = None,
@@ -97,7 +97,7 @@ def _prepare_new(model: LlavaLlamaForCausalLM, dtype: torch.dtype, projector: st
 
 
 def configure(
-    path: str, fields: Mapping[str, Any], reduction: DpnConfig | None, cache_dir: str | None
+    path: str, fields: Mapping[str, Any], reduction: MethodConfig | None, cache_dir: str | None
 ) -> tuple[LlavaConfig, list[str]]:
     """Give the start's configuration with the flags' values, and the modules that its weights lack.
 

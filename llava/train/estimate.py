@@ -17,7 +17,15 @@ from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.data.encode import encode_uncut
 from llava.data.records import Record, read_records
 from llava.model.crop_shape import crop_shape
-from llava.model.reduction import DpnConfig, from_dict, parse_reduction, visual_cost
+from llava.model.reduction import (
+    DpnConfig,
+    FixedRateConfig,
+    MethodConfig,
+    ReducerConfig,
+    parse_reduction,
+    reducer_config,
+    visual_cost,
+)
 from llava.model.tokenizer import load_tokenizer
 from llava.model.vision_tower import vision_config
 from llava.train.arguments import Arguments, parse
@@ -52,7 +60,7 @@ class Estimate(NamedTuple):
     expected: Memory
     """With the routes that the reduction's target or budget asks for."""
     unpooled: Memory
-    """With every route 1x1: the worst case; equal without a reduction."""
+    """With every route 1x1: the worst case; equal where nothing is routed."""
 
 
 def main(argv: Sequence[str]) -> str:
@@ -74,7 +82,7 @@ def main(argv: Sequence[str]) -> str:
 
 
 def estimate(
-    arguments: Arguments, reduction: DpnConfig | None, records: Sequence[Record], *, world_size: int
+    arguments: Arguments, reduction: MethodConfig | None, records: Sequence[Record], *, world_size: int
 ) -> Estimate:
     """Compute the memory per GPU, for the longest micro batch of the records."""
     training = arguments.training
@@ -83,8 +91,7 @@ def estimate(
     per_image = crop_shape(counts.config, vision_config(str(arguments.model.vision_tower))).tokens
     load = batch_load(arguments, records, per_image=per_image, world_size=world_size)
     held = held_bytes(counts, engine)
-    saved = counts.config.reduction
-    routing = None if saved is None else from_dict(saved)
+    routing = reducer_config(counts.config.reduction)
     layers = counts.config.num_hidden_layers
 
     def with_routes(keeps: Sequence[float]) -> Memory:
@@ -102,28 +109,37 @@ def estimate(
 
     unpooled = with_routes([1.0] * layers)
     expected = unpooled if routing is None else with_routes(expected_keep(routing, counts))
+    if isinstance(routing, FixedRateConfig):
+        unpooled = expected  # what it keeps doesn't depend on anything learned
     return Estimate(counts, engine, load, expected, unpooled)
 
 
-def expected_keep(routing: DpnConfig, counts: Counts) -> list[float]:
+def expected_keep(routing: ReducerConfig, counts: Counts) -> list[float]:
     """Give the share of the visual tokens that every layer is expected to see.
 
-    Forced routes give it exactly; a budget or a rate of Eq. 6 gives one factor for every DPE; where nothing
-    is asked for, experts are drawn alike, as at the beginning of training.
+    Methods without routers and forced routes give it exactly; a budget or a rate of Eq. 6 gives one factor
+    for every DPE; where nothing is asked for, experts are drawn alike, as at the beginning of training.
     """
-    config, areas = counts.config, np.array([rows * columns for rows, columns in routing.kernels])
-    if routing.train_choice == "static":
-        factors = [1 / areas[index] for index in routing.static_choice]
-    else:
-        factor = float((1 / areas).mean())
-        if routing.objective == "hinge" and routing.loss_weight:
-            factor = 2.0**-routing.target
-        elif routing.budget:
-            factor = _factor_of(routing, counts)
-        factors = [factor] * len(routing.layers)
+    factors = _expected_factors(routing, counts)
     shares = np.cumprod([1.0, *factors])
-    sizes = np.diff([0, *routing.layers, config.num_hidden_layers])
+    sizes = np.diff([0, *routing.places, counts.config.num_hidden_layers])
     return np.repeat(shares, sizes).tolist()
+
+
+def _expected_factors(routing: ReducerConfig, counts: Counts) -> Sequence[float]:
+    """Give what is expected to be left behind every place (S,)."""
+    if isinstance(routing, FixedRateConfig):
+        return routing.shares
+    assert isinstance(routing, DpnConfig)
+    areas = np.array([rows * columns for rows, columns in routing.kernels])
+    if routing.train_choice == "static":
+        return [1 / areas[index] for index in routing.static_choice]
+    factor = float((1 / areas).mean())
+    if routing.objective == "hinge" and routing.loss_weight:
+        factor = 2.0**-routing.target
+    elif routing.budget:
+        factor = _factor_of(routing, counts)
+    return [factor] * len(routing.layers)
 
 
 def _factor_of(routing: DpnConfig, counts: Counts) -> float:

@@ -17,7 +17,7 @@ from transformers import CLIPVisionModel
 from llava.model.config import LlavaConfig
 from llava.model.llava_llama import LlavaLlamaForCausalLM
 from llava.model.projector_options import asked_options
-from llava.model.reduction import DpnConfig
+from llava.model.reduction import MethodConfig
 from llava.model.vision_tower import vision_config
 from llava.train.arguments import Arguments, TrainingArguments
 from llava.train.build import configure
@@ -102,7 +102,7 @@ class Memory(NamedTuple):
         return sum(self.held.values()) + self.activations
 
 
-def count_parameters(arguments: Arguments, reduction: DpnConfig | None) -> Counts:
+def count_parameters(arguments: Arguments, reduction: MethodConfig | None) -> Counts:
     """Count the parameters of the model that a command line builds, without allocating any.
 
     Raises:

@@ -16,7 +16,7 @@ from llava.data.encode import encode_uncut, template_of, training_segments
 from llava.data.records import Record
 from llava.data.verify import spread
 from llava.model.projector_options import asked_options
-from llava.model.reduction import DpnConfig
+from llava.model.reduction import MethodConfig
 from llava.model.tokenizer import load_tokenizer
 from llava.train.arguments import Arguments, DataArguments, ModelArguments, TrainingArguments
 from llava.train.asked_reduction import check_reduction
@@ -49,7 +49,7 @@ def check_arguments(arguments: Arguments, *, has_reduction: bool) -> None:
     require_writable(Path(training.output_dir or ""))
 
 
-def check_run(arguments: Arguments, reduction: DpnConfig | None, records: Sequence[Record]) -> None:
+def check_run(arguments: Arguments, reduction: MethodConfig | None, records: Sequence[Record]) -> None:
     """Check what needs the base's small files but no weights: tokenizer and template, sizes, memory, disk.
 
     Memory is an estimate and is logged; the others are demanded. One rank has to call it.

@@ -1,5 +1,7 @@
 """What routers and decoder do, for every line of the log: sums of all ranks since the last line.
 
+Methods without routers give the tokens and FLOPs only.
+
 language_loss, routing_loss, ...   the model's own metrics, averaged over ranks
 share_1x2@8                        share of the routed samples that the DPE in front of layer 8 gave to 1x2
 entropy@8                          mean entropy of its router's probabilities, in nats (ln 3: no preference)
@@ -45,7 +47,10 @@ class TrainingHealth:
         """
         reducer = getattr(getattr(model, "model", None), "reducer", None)
         self.model = model
-        self.config: DpnConfig | None = getattr(reducer, "config", None)
+        config = getattr(reducer, "config", None)
+        self.config: DpnConfig | None = config if isinstance(config, DpnConfig) else None
+        """Of the routers, where there are any."""
+        self.places: tuple[int, ...] = () if config is None else config.places
         self.sources = sources
         self.device = device
         self.alarm = None if self.config is None else CollapseAlarm(self.config)
@@ -60,16 +65,15 @@ class TrainingHealth:
         """Count one micro batch: what went in, what came out, and the sources of its B samples."""
         self._count_tokens(inputs)
         routing = getattr(output, "routing", None)
-        if self.config is None or routing is None:
+        if not self.places or routing is None:
             return
-        routed = routing.is_routed  # (S, B)
-        probabilities = routing.probabilities.detach()  # (S, B, E)
-        weight = torch.from_numpy(routed).to(probabilities.device, torch.float32)
-        entropies, rates = routing.entropies.detach(), expected_rates(probabilities, self.config)
-        self.uncertain.append(torch.stack([weight, entropies * weight, rates * weight], -1).sum(1))  # (S, 3)
         found = dict.fromkeys(self.names, 0.0)
-        self._count_choices(found, routing, routed, sources)
-        self._count_work(found, routing, routed)
+        is_counted = routing.visual_counts[0] > 0  # (B,)
+        if self.config is not None:
+            is_counted = routing.is_routed.any(0)
+            self._note_uncertainty(routing, self.config)
+            self._count_choices(found, routing, sources)
+        self._count_work(found, routing, is_counted)
         self.sums += torch.tensor([found[name] for name in self.names], dtype=torch.float64)
 
     def pop(self, metrics: Mapping[str, float], *, step: int = 0) -> dict[str, float]:
@@ -95,7 +99,7 @@ class TrainingHealth:
         ranks, tokens, *means = whole[: len(local)].tolist()
         sums = dict(zip(self.names, whole[len(local) :].tolist(), strict=False))
         line = {**metrics, **{name: value / ranks for name, value in zip(common, means, strict=True)}}
-        if self.config is not None:
+        if self.places:
             routed = whole[len(whole) - 3 * stages :].reshape(stages, 3)
             line |= self._routing_line(sums, routed, step)
         if elapsed > 0:
@@ -106,15 +110,15 @@ class TrainingHealth:
 
     def _names(self) -> list[str]:
         """Name the sums that every rank has, in one order."""
-        if self.config is None:
+        if not self.places:
             return []
-        layers, kernels = self.config.layers, _kernel_names(self.config)
-        stages = (0, *layers)
+        kernels = [] if self.config is None else _kernel_names(self.config)
+        sources = () if self.config is None else self.sources
         return [
-            *(f"share_{kernel}@{layer}" for layer in layers for kernel in kernels),
-            *(f"{kind}@{layer}" for layer in stages for kind in ("tokens", "visual_tokens")),
+            *(f"share_{kernel}@{layer}" for layer in self.places for kernel in kernels),
+            *(f"{kind}@{layer}" for layer in (0, *self.places) for kind in ("tokens", "visual_tokens")),
             *("samples", "visual_flops", "flops"),
-            *(f"{what}/{source}" for source in self.sources for what in ("rate", "count")),
+            *(f"{what}/{source}" for source in sources for what in ("rate", "count")),
         ]
 
     def _count_tokens(self, inputs: Mapping[str, Any]) -> None:
@@ -128,11 +132,19 @@ class TrainingHealth:
         tokens = count + (ids == IMAGE_TOKEN_INDEX).sum() * (per_image - 1)
         self.tokens = tokens if self.tokens is None else self.tokens + tokens
 
+    def _note_uncertainty(self, routing: Routing, config: DpnConfig) -> None:
+        """Keep what the probabilities say, on the device."""
+        probabilities = routing.probabilities.detach()  # (S, B, E)
+        weight = torch.from_numpy(routing.is_routed).to(probabilities.device, torch.float32)
+        entropies, rates = routing.entropies.detach(), expected_rates(probabilities, config)
+        self.uncertain.append(torch.stack([weight, entropies * weight, rates * weight], -1).sum(1))  # (S, 3)
+
     def _count_choices(
-        self, found: dict[str, float], routing: Routing, routed: np.ndarray, sources: Sequence[int] | None
+        self, found: dict[str, float], routing: Routing, sources: Sequence[int] | None
     ) -> None:
         """Add how often every expert was chosen, and the rate of every source (realised, per DPE)."""
         assert self.config is not None
+        routed = routing.is_routed  # (S, B)
         kernels, rates = _kernel_names(self.config), np.array(self.config.rates)
         for layer, choice in zip(routing.layers, routing.choices, strict=True):
             for index, kernel in enumerate(kernels):
@@ -145,21 +157,20 @@ class TrainingHealth:
             found[f"rate/{self.sources[source]}"] += float(bits[:, row].sum())
             found[f"count/{self.sources[source]}"] += float(routed[:, row].sum())
 
-    def _count_work(self, found: dict[str, float], routing: Routing, routed: np.ndarray) -> None:
-        """Add tokens per stage and FLOPs of the samples that some DPE routed."""
+    def _count_work(self, found: dict[str, float], routing: Routing, is_counted: np.ndarray) -> None:
+        """Add tokens per stage and FLOPs of some samples (B,): those routed, or those with an image."""
         config = self.model.config
-        is_routed = routed.any(0)  # (B,)
-        if not is_routed.any():
+        if not is_counted.any():
             return
         for layer, tokens, visual in zip(
             (0, *routing.layers), routing.token_counts, routing.visual_counts, strict=True
         ):
-            found[f"tokens@{layer}"] += float(tokens[is_routed].sum())
-            found[f"visual_tokens@{layer}"] += float(visual[is_routed].sum())
+            found[f"tokens@{layer}"] += float(tokens[is_counted].sum())
+            found[f"visual_tokens@{layer}"] += float(visual[is_counted].sum())
         layers = config.num_hidden_layers
         tokens = per_layer(routing.token_counts, routing.layers, layers)  # (B, layers)
         visual = per_layer(routing.visual_counts, routing.layers, layers)
-        for row in np.flatnonzero(is_routed):
+        for row in np.flatnonzero(is_counted):
             sample = SampleReport(
                 routing.route_names(int(row)), (), tuple(tokens[row].tolist()), tuple(visual[row].tolist())
             )
@@ -170,19 +181,18 @@ class TrainingHealth:
 
     def _routing_line(self, sums: Mapping[str, float], unsure: Tensor, step: int) -> dict[str, float]:
         """Divide the sums of all ranks; `unsure` (S, 3) is samples, entropies and expected rates."""
-        assert self.config is not None
         if not sums["samples"]:
             return {}
-        line = self._choices_line(sums, unsure, step)
-        if self.config.loss_weight:
+        line = {} if self.config is None else self._choices_line(sums, unsure, step)
+        if self.config is not None and self.config.loss_weight:
             line["target_rate"] = self.config.target
-        if self.config.budget:
+        if self.config is not None and self.config.budget:
             line["budget"] = self.config.budget
         for name in self.names:
             if "tokens@" in name or name in {"visual_flops", "flops"}:
                 line[name] = sums[name] / sums["samples"]
         for source in self.sources:
-            if sums[f"count/{source}"]:
+            if sums.get(f"count/{source}"):
                 line[f"realised_rate/{source}"] = sums[f"rate/{source}"] / sums[f"count/{source}"]
         return line
 

@@ -4,7 +4,7 @@ other."""
 import torch
 
 from dpn import DpnConfig, PyramidLlamaConfig, PyramidLlamaModel
-from dpn.layout import LAST, ROUTER, VISUAL
+from dpn.spans import LAST, ROUTER, VISUAL
 
 NUM_LAYERS = 5
 GRID = (4, 4)

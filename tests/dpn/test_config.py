@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from dpn.config import DpnConfig, from_dict
+from dpn.config import DpnConfig
+from dpn.methods import from_dict
 from dpn.parse import expert_indices, parse_reduction, parse_route
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from dpn.experts import GridPool
-from dpn.layout import LAST, ROUTER, VISUAL, Layout
+from dpn.layout import Layout
+from dpn.spans import LAST, ROUTER, VISUAL
 
 TYPES = torch.tensor(
     [

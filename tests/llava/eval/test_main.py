@@ -90,3 +90,31 @@ def test_a_second_run_repeats_no_question(evaluate, capsys):
     first, _ = evaluate("run")
     second, _ = evaluate("run")
     assert first == second
+
+
+RIVALS = {
+    "static": (("layers=1,2", "kernels=1x2,2x2"), [16, 8, 2, 2], ["1x2", "2x2"]),
+    "fastv": (("layer=2",), [16, 16, 8, 8], []),
+    "pyramid_drop": (("layers=1,2,3",), [16, 8, 4, 2], []),
+    "random": (("layers=2,3", "keeps=0.5,0.5"), [16, 16, 8, 4], []),
+    "truncate": (("layer=3",), [16, 16, 16, 0], []),
+}
+"""Fields, visual tokens of every layer, and the route in an answer line."""
+
+
+@pytest.mark.parametrize("method", RIVALS)
+def test_a_plain_checkpoint_runs_with_a_rival_whatever_the_batch(evaluate, method):
+    fields, visual, route = RIVALS[method]
+    words = ("--reduction", method, *fields)
+    alone, _ = evaluate("one", "--batch_size", "1", *words)
+    together, scores = evaluate("five", "--batch_size", "5", *words)
+    for key in ("question_id", "text", "route", "tokens_per_layer", "visual_tokens_per_layer", "flops"):
+        assert [row[key] for row in alone] == [row[key] for row in together]
+    assert (alone[0]["visual_tokens_per_layer"], alone[0]["route"]) == (visual, route)
+    assert scores["reduction"]["method"] == method
+    assert scores["flops_ratio"]["paper"] < scores["flops_ratio"]["full"] < 1
+
+
+def test_a_budget_with_a_rival_ends_in_one_line(evaluate):
+    with pytest.raises(SystemExit, match=r"budget=0.4 moves .* routers, and --reduction fastv has"):
+        evaluate("run", "--reduction", "fastv", "layer=1", "--budget", "0.4")
