@@ -123,7 +123,7 @@ def test_pretraining_runs_and_is_deterministic(tmp_path):
 @pytest.mark.usefixtures("one_thread")
 def test_a_run_that_was_cut_off_goes_on_behind_its_last_finished_phase_and_ends_at_the_same_weights(tmp_path):
     logging.disable_progress_bar()
-    short = [replace(phase, steps=1) for phase in CURRICULUM[:2]]
+    short = [replace(phase, steps=1) for phase in CURRICULUM[2:4]]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train_base(whole, lambda _: None, curriculum=short, batch=2)
     train_base(cut, lambda _: None, curriculum=short[:1], batch=2)
