@@ -1,5 +1,6 @@
-"""From a configuration to the module that reduces tokens in the decoder."""
+"""From a configuration to what reduces visual tokens: in the decoder, or in front of the projector."""
 
+from functools import partial
 from typing import Any
 
 from dpn.baselines.fastv import FastV, FastVConfig
@@ -11,8 +12,11 @@ from dpn.config import DpnConfig
 from dpn.dpe import DynamicPyramid
 from dpn.experts import Grid
 from dpn.method import MethodConfig, ReducerConfig
-from dpn.methods import reducer_config
+from dpn.methods import front_config, reducer_config
 from dpn.reducer import TokenReducer
+from dpn.selectors.base import SelectorFunction, Selects
+from dpn.selectors.prumerge_plus import PruMergePlusConfig, prumerge_plus
+from dpn.selectors.visionzip import VisionZipConfig, visionzip
 from dpn.value import StageCosts
 
 REDUCERS: dict[type[MethodConfig], type[TokenReducer]] = {
@@ -23,6 +27,12 @@ REDUCERS: dict[type[MethodConfig], type[TokenReducer]] = {
     TruncateConfig: Truncate,
 }
 """By the type of their configuration; DPN, which also needs the decoder's sizes, is made below."""
+
+SELECTORS: dict[type[MethodConfig], SelectorFunction] = {
+    PruMergePlusConfig: prumerge_plus,
+    VisionZipConfig: visionzip,
+}
+"""By the type of their configuration; a smaller image (downsample) needs the tower's setting alone."""
 
 
 def build_reducer(
@@ -43,6 +53,17 @@ def build_reducer(
         layers=config.layers, num_layers=num_layers, hidden_size=width, intermediate_size=intermediate_size
     )
     return DynamicPyramid(config, width, costs)
+
+
+def build_selector(saved: dict[str, Any] | None) -> Selects | None:
+    """Build what picks among a tower's features, or None where `config.reduction` names nothing that does.
+
+    Raises:
+        ValueError: unknown method or field.
+    """
+    config = front_config(saved)
+    select = SELECTORS.get(type(config)) if config is not None else None
+    return None if select is None else partial(select, config)
 
 
 def check_divides(config: ReducerConfig, grid: Grid) -> None:

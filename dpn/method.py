@@ -70,6 +70,28 @@ class FixedRateConfig(ReducerConfig):
         return 0
 
 
+class FrontConfig(MethodConfig):
+    """Settings of a method that acts in front of the projector: on the image, or on the tower's features.
+
+    It has no weights, so every plain checkpoint can run with it.
+    """
+
+    trains: ClassVar[bool] = False
+    """Whether a model can be trained with it."""
+
+    def image_side(self, own: int, patch: int) -> int:
+        """Give the pixels along a side of the image that the tower is to read.
+
+        Args:
+            own: those that it was trained with.
+            patch: along a side of one of its patches.
+
+        Raises:
+            ValueError: a side that the tower can't read.
+        """
+        return own
+
+
 def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
     """Refuse a word that isn't one of those allowed."""
     if value not in allowed:

@@ -12,7 +12,10 @@ from dpn.baselines.random_drop import RandomDropConfig
 from dpn.baselines.static_pool import StaticPoolConfig
 from dpn.baselines.truncate import TruncateConfig
 from dpn.config import DpnConfig
-from dpn.method import MethodConfig, ReducerConfig
+from dpn.method import FrontConfig, MethodConfig, ReducerConfig
+from dpn.selectors.downsample import DownsampleConfig
+from dpn.selectors.prumerge_plus import PruMergePlusConfig
+from dpn.selectors.visionzip import VisionZipConfig
 
 METHODS: dict[str, type[MethodConfig]] = {
     "dpn": DpnConfig,
@@ -21,6 +24,9 @@ METHODS: dict[str, type[MethodConfig]] = {
     "pyramid_drop": PyramidDropConfig,
     "random": RandomDropConfig,
     "truncate": TruncateConfig,
+    "prumerge_plus": PruMergePlusConfig,
+    "visionzip": VisionZipConfig,
+    "downsample": DownsampleConfig,
 }
 
 
@@ -48,6 +54,12 @@ def reducer_config(saved: dict[str, Any] | None) -> ReducerConfig | None:
     """Read a `reduction` that acts in the decoder; None where there is none, or where it acts before it."""
     config = None if saved is None else from_dict(saved)
     return config if isinstance(config, ReducerConfig) else None
+
+
+def front_config(saved: dict[str, Any] | None) -> FrontConfig | None:
+    """Read a `reduction` that acts in front of the projector; None where there is none, or a reducer."""
+    config = None if saved is None else from_dict(saved)
+    return config if isinstance(config, FrontConfig) else None
 
 
 def _as_tuple(value: Any) -> Any:

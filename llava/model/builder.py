@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from llava.model.assemble import assemble, check_tower, source_config, source_tokenizer
 from llava.model.budgets import with_budgets
 from llava.model.files import find_source
+from llava.model.front import check_front
 from llava.model.llava_llama import LlavaLlamaForCausalLM
 from llava.model.loading import check_kernels
 from llava.model.quantization import quantization_config
@@ -73,6 +74,7 @@ def load_pretrained_model(  # noqa: PLR0913 - upstream's signature
     elsewhere = [] if config.reduction is not None else ["model.reducer."]  # forced routes need no router
     config.reduction = reduction_at_inference(config.reduction, reduction, config.num_hidden_layers)
     check_kernels(config)
+    check_front(config)
     options = _options(kwargs, device, device_map, use_flash_attn, quantized)
     tokenizer = source_tokenizer(source)
     model = assemble(source, config, tokenizer, dtype=dtype, allow_missing=elsewhere, **options)

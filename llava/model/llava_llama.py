@@ -80,7 +80,11 @@ class LlavaLlamaForCausalLM(PacksSamples, LlamaForCausalLM):
         return reducer.config.router_lr_scale if isinstance(reducer, DynamicPyramid) else 1.0
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """Encode pixels (C, 3, h, w) to visual tokens (C, N, D), before crops are merged."""
+        """Encode pixels (C, 3, h, w) to visual tokens (C, N, D), before crops are merged.
+
+        Raises:
+            ValueError: a selector leaves another number of every crop.
+        """
         return self.model.encode_images(images)
 
     def splice(

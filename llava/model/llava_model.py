@@ -4,6 +4,7 @@ Shapes: K images, C crops, N tokens of a crop, V visual tokens of a batch, D mod
 """
 
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from llava.model.crop_shape import CropShape, crop_shape
 from llava.model.merging import NO_GRID, Block, Merging
 from llava.model.multimodal import VisualTokens
 from llava.model.projector import build_projector
-from llava.model.reduction import POOLING, PyramidLlamaModel, VisualProjector
+from llava.model.reduction import POOLING, PyramidLlamaModel, VisualProjector, build_selector
 from llava.model.vision_tower import CLIPVisionTower
 
 
@@ -36,6 +37,7 @@ class LlavaLlamaModel(PyramidLlamaModel):
                 f"; use it, or convert the checkpoint: python -m llava.model.convert --to dpn"
             )
         super().__init__(config)
+        self.selector = build_selector(config.reduction)
         if config.mm_vision_tower is not None:
             self.vision_tower = CLIPVisionTower(config)
             self.mm_projector = build_projector(config)
@@ -59,14 +61,28 @@ class LlavaLlamaModel(PyramidLlamaModel):
         return crop_shape(self.config, self.get_vision_tower().config)
 
     def encode_images(self, pixels: Tensor) -> Tensor:
-        """Encode pixels (C, 3, h, w) to visual tokens (C, N, D) by tower and projector."""
+        """Encode pixels (C, 3, h, w) to visual tokens (C, N, D) by tower and projector.
+
+        Raises:
+            ValueError: a reduction leaves another number of every crop, which only `visual_tokens` gives.
+        """
+        if self.selector is not None:
+            method = (self.config.reduction or {}).get("method")
+            raise ValueError(
+                f"encode_images gives equally many tokens of every crop, which --reduction {method} doesn't "
+                f"leave; give images to forward() or generate()"
+            )
         tower, projector = self.get_vision_tower(), self.mm_projector
-        weight = next(projector.parameters(), None)
-        dtype = pixels.dtype if weight is None else weight.dtype
+        dtype = self._projected_dtype(pixels)
         if isinstance(projector, VisualProjector):
             levels = tower(pixels, projector.feature_layers)  # one (C, H*W, F) for each
             return projector([features.to(dtype) for features in levels])
         return projector(tower(pixels).to(dtype))
+
+    def _projected_dtype(self, pixels: Tensor) -> torch.dtype:
+        """Give the dtype that the projector reads: its weights', or that of the pixels where it has none."""
+        weight = next(self.mm_projector.parameters(), None)
+        return pixels.dtype if weight is None else weight.dtype
 
     def visual_tokens(
         self,
@@ -99,6 +115,11 @@ class LlavaLlamaModel(PyramidLlamaModel):
             return VisualTokens(empty, ((),) * len(images))
         crops = [images[index][None] if images[index].ndim == 3 else images[index] for index in chosen]
         counts = [len(image) for image in crops]
+        if self.selector is not None:
+            tokens, found = self._select(torch.cat(crops))
+            spans = iter(found)
+            taken = {index: tuple(islice(spans, count)) for index, count in zip(chosen, counts, strict=True)}
+            return VisualTokens(tokens, tuple(taken.get(index, ()) for index in range(len(images))))
         encoded = self.encode_images(torch.cat(crops)).split(counts)  # K of (C, N, D)
         tokens: list[Tensor] = []
         blocks: list[tuple[Block, ...]] = [()] * len(images)
@@ -114,6 +135,14 @@ class LlavaLlamaModel(PyramidLlamaModel):
                     f"flat and image_aspect_ratio to pad"
                 )
         return VisualTokens(torch.cat(tokens), tuple(blocks))
+
+    def _select(self, pixels: Tensor) -> tuple[Tensor, list[Block]]:
+        """Encode pixels (C, 3, h, w) to the tokens that a selector leaves, (V, D), and the crops' spans."""
+        assert self.selector is not None
+        tower = self.get_vision_tower()
+        left = self.selector(tower.attended(pixels))
+        tokens = self.mm_projector(left.features[None].to(self._projected_dtype(pixels)))[0]  # (V, D)
+        return tokens, [Block(count, NO_GRID, tower.num_patches - count) for count in left.counts]
 
     def _merging(self, kind: str) -> Merging:
         tower, config, shape = self.get_vision_tower(), self.config, self.crop_shape

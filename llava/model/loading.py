@@ -11,6 +11,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from transformers.utils import GENERATION_CONFIG_NAME, logging
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
+from llava.model.clip_states import check_layer
 from llava.model.config import LlavaConfig
 from llava.model.crop_shape import crop_shape
 from llava.model.files import find_file, find_weights, read_object
@@ -19,7 +20,7 @@ from llava.model.merging import NO_GRID, check_merge_type
 from llava.model.projector_options import check_projector
 from llava.model.reduction import check_divides, from_dict, reducer_config, routing_prompt
 from llava.model.released import renaming
-from llava.model.vision_tower import check_layer, vision_config
+from llava.model.vision_tower import vision_config
 
 logger = logging.get_logger(__name__)
 

@@ -1,8 +1,8 @@
 """The seam: everything `llava` knows of `dpn`. No other file of this package imports it.
 
 A reduction is chosen by `--reduction METHOD FIELD=VALUE ...`, stored in config.json, and acts inside the
-decoder. A projector that gives fewer visual tokens is chosen by `--mm_projector_type NAME` and acts in front
-of it.
+decoder, or in front of the projector. A projector that gives fewer visual tokens is chosen by
+`--mm_projector_type NAME`.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from typing import Any
 from dpn.attention import PacksSamples
 from dpn.budget import LOWEST as LOWEST_SHIFT
 from dpn.budget import BudgetTable, Steps, next_shifts
-from dpn.build import build_reducer, check_divides, check_fits
+from dpn.build import build_reducer, build_selector, check_divides, check_fits
 from dpn.cache import full_mask, past_mask, routing_of
 from dpn.compare import changed_fields, require_same_method, with_inference_fields
 from dpn.config import DpnConfig
@@ -20,8 +20,8 @@ from dpn.dpe import DynamicPyramid
 from dpn.flops import DecoderShape, count_flops, count_full_flops, stage_cost, visual_cost
 from dpn.layout import Layout
 from dpn.loss import expected_rates, loss_of_routing
-from dpn.method import FixedRateConfig, MethodConfig, ReducerConfig
-from dpn.methods import from_dict, reducer_config
+from dpn.method import FixedRateConfig, FrontConfig, MethodConfig, ReducerConfig
+from dpn.methods import from_dict, front_config, reducer_config
 from dpn.parse import expert_indices, parse_fields, parse_reduction, parse_route
 from dpn.projectors.base import ProjectorConfig, TowerShape, VisualProjector
 from dpn.projectors.build import PROJECTORS, build_visual_projector
@@ -32,6 +32,7 @@ from dpn.release import FIELD as POOLING
 from dpn.release import config_from_pooling, has_router
 from dpn.release import key_mapping as pooling_key_mapping
 from dpn.routing import UNROUTED, Routing, forced_routes, per_layer
+from dpn.selectors.base import AttendedFeatures, SelectorConfig
 from dpn.spans import LAST, ROUTER, TEXT, VISUAL
 
 __all__ = [
@@ -44,12 +45,14 @@ __all__ = [
     "TEXT",
     "UNROUTED",
     "VISUAL",
+    "AttendedFeatures",
     "BudgetTable",
     "Consequences",
     "DecoderShape",
     "DpnConfig",
     "DynamicPyramid",
     "FixedRateConfig",
+    "FrontConfig",
     "Layout",
     "MethodConfig",
     "PacksSamples",
@@ -59,11 +62,13 @@ __all__ = [
     "PyramidOutput",
     "ReducerConfig",
     "Routing",
+    "SelectorConfig",
     "Steps",
     "TokenReducer",
     "TowerShape",
     "VisualProjector",
     "build_reducer",
+    "build_selector",
     "build_visual_projector",
     "changed_fields",
     "check_divides",
@@ -76,6 +81,7 @@ __all__ = [
     "expert_indices",
     "forced_routes",
     "from_dict",
+    "front_config",
     "full_mask",
     "has_router",
     "loss_of_routing",

@@ -1,7 +1,7 @@
 """The frozen CLIP tower: pixels to visual features. Shapes: N images, H x W patch grid, F feature width."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
-from transformers.models.clip.modeling_clip import CLIPEncoder
 from transformers.utils import logging
 
+from llava.model.clip_states import class_attention, encoder_layers, hidden_states
 from llava.model.config import LlavaConfig
 from llava.model.files import config_fields, find_file
+from llava.model.reduction import AttendedFeatures, FrontConfig, front_config
 
 logger = logging.get_logger(__name__)
 
@@ -47,6 +48,7 @@ class CLIPVisionTower(nn.Module):
         self.name = config.mm_vision_tower
         self.select_layer = config.mm_vision_select_layer
         self.select_feature = config.mm_vision_select_feature
+        self.front = front_config(config.reduction)
         self.vision_tower = None
         self.image_processor = None
         if config.unfreeze_mm_vision_tower:
@@ -59,7 +61,8 @@ class CLIPVisionTower(nn.Module):
         Raises:
             ValueError: the directory doesn't exist or holds no CLIP vision model.
         """
-        self.image_processor = load_processor(self.name)
+        is_smaller = self.image_side != self.config.image_size
+        self.image_processor = load_processor(self.name, self.image_side if is_smaller else None)
         if self.vision_tower is None:
             self.vision_tower = load_clip(self.name, dtype or torch.float32)
         self.vision_tower.requires_grad_(False)
@@ -84,19 +87,41 @@ class CLIPVisionTower(nn.Module):
         Raises:
             ValueError: the tower isn't loaded, or the pixels have another size than it takes.
         """
-        tower = self._tower()
-        size = self.image_side
+        states = self._states(pixels, [self.select_layer] if layers is None else layers)
+        first = 1 if self.select_feature == "patch" else 0
+        features = [state[:, first:].to(pixels.dtype) for state in states]
+        return features[0] if layers is None else features
+
+    def attended(self, pixels: Tensor) -> AttendedFeatures:
+        """Encode pixels (N, 3, h, w), and tell how the layer that gave the features looked at them.
+
+        Only the class token's row of that one layer's attention is made, from the layer's input; every layer
+        keeps its own kernel.
+
+        Raises:
+            ValueError: as `forward`, or the features are the embedding's, which no attention has seen.
+        """
+        layers = encoder_layers(self._tower())
+        index = self.select_layer % (len(layers) + 1)
+        if index == 0:
+            raise ValueError(
+                f"mm_vision_select_layer={self.select_layer} takes the embedding, in front of all attention"
+            )
+        before, after = self._states(pixels, (index - 1, index))
+        attention, keys = class_attention(layers[index - 1], before)
+        side = self.num_patches_per_side
+        return AttendedFeatures(after[:, 1:].to(pixels.dtype), attention, keys, (side, side))
+
+    def _states(self, pixels: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """Give hidden states (N, 1 + H*W, F) for pixels (N, 3, h, w); ValueError as `forward` says."""
+        tower, size = self._tower(), self.image_side
         if pixels.shape[-2:] != (size, size):
             raise ValueError(
                 f"{self.name} takes {size}x{size} pixels, got images of shape {tuple(pixels.shape)}"
             )
         is_trained = any(parameter.requires_grad for parameter in tower.parameters())
         with torch.set_grad_enabled(is_trained and torch.is_grad_enabled()):
-            indices = [self.select_layer] if layers is None else layers
-            states = hidden_states(tower, pixels.to(tower.device, tower.dtype), indices)
-        first = 1 if self.select_feature == "patch" else 0
-        features = [state[:, first:].to(pixels.dtype) for state in states]
-        return features[0] if layers is None else features
+            return hidden_states(tower, pixels.to(tower.device, tower.dtype), layers)
 
     @property
     def config(self) -> CLIPVisionConfig:
@@ -110,10 +135,8 @@ class CLIPVisionTower(nn.Module):
 
     @property
     def image_side(self) -> int:
-        """Pixels along a side of what the tower takes."""
-        side = self.config.image_size
-        assert isinstance(side, int)
-        return side
+        """Pixels along a side of what the tower takes; fewer than its own where a reduction asks for that."""
+        return image_side(self.front, self.config)
 
     @property
     def num_patches_per_side(self) -> int:
@@ -148,40 +171,12 @@ class CLIPVisionTower(nn.Module):
         return self.vision_tower
 
 
-def hidden_states(tower: CLIPVisionModel, pixels: Tensor, indices: Sequence[int]) -> list[Tensor]:
-    """Give hidden states (N, 1 + H*W, F) of a tower: 0 is the embedding, k the output of layer k.
-
-    Not through `output_hidden_states`: transformers hooks a tower's layers once more when the decoder around
-    it is asked for its own states (seen in 5.23), and the tower's list then holds every state twice.
-
-    Raises:
-        ValueError: the tower has no such layer.
-    """
-    layers = next(module for module in tower.modules() if isinstance(module, CLIPEncoder)).layers
-    for index in indices:
-        check_layer(index, len(layers))
-    wanted = [index % (len(layers) + 1) for index in indices]
-    seen: dict[int, Tensor] = {}
-
-    def remember(index: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        return lambda _, given: seen.update({index: given[0]})
-
-    hooks = [layers[i].register_forward_pre_hook(remember(i)) for i in set(wanted) - {len(layers)}]
-    try:
-        seen[len(layers)] = tower(pixels).last_hidden_state
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return [seen[index] for index in wanted]
-
-
-def check_layer(index: object, layers: int) -> None:
-    """Refuse, with a ValueError, an `mm_vision_select_layer` that a tower of so many layers doesn't have."""
-    if not isinstance(index, int) or not -layers - 1 <= index <= layers:
-        raise ValueError(
-            f"mm_vision_select_layer={index}, but the vision tower has {layers} layers; take one of "
-            f"{-layers - 1} to {layers}"
-        )
+def image_side(front: FrontConfig | None, tower: CLIPVisionConfig) -> int:
+    """Give the pixels along a side of what a tower takes; ValueError for a side that it can't read."""
+    own, patch = tower.image_size, tower.patch_size
+    assert isinstance(own, int)
+    assert isinstance(patch, int)
+    return own if front is None else front.image_side(own, patch)
 
 
 def vision_config(name: str) -> CLIPVisionConfig:
@@ -198,8 +193,8 @@ def _is_hf_llava(fields: Mapping[str, Any]) -> bool:
     return "text_config" in fields and fields.get("model_type") == "llava"
 
 
-def load_processor(name: str) -> CLIPImageProcessorPil:
-    """Load a tower's image processor, the one that works on PIL images alone.
+def load_processor(name: str, side: int | None = None) -> CLIPImageProcessorPil:
+    """Load a tower's image processor, the one that works on PIL images alone, for its own size or another.
 
     An HF-format LLaVA directory that has none gets CLIP's own at the tower's size, with a notice: it can't be
     another one's.
@@ -208,16 +203,21 @@ def load_processor(name: str) -> CLIPImageProcessorPil:
         ValueError: the directory doesn't exist or has none, or one that can't be read.
     """
     _check(name)
+    size: dict[str, Any] = {} if side is None else _square(side)
     try:
-        return CLIPImageProcessorPil.from_pretrained(name)
+        return CLIPImageProcessorPil.from_pretrained(name, **size)
     except OSError as error:
         has_none = all(find_file(name, file) is None for file in PROCESSOR_FILES)
         if has_none and _is_hf_llava(config_fields(name)):
-            side: Any = vision_config(name).image_size
-            logger.warning("%s holds no image processor; taking CLIP's own for %s pixels a side", name, side)
-            crop = {"height": side, "width": side}
-            return CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=crop)
+            own: Any = side or vision_config(name).image_size
+            logger.warning("%s holds no image processor; taking CLIP's own for %s pixels a side", name, own)
+            return CLIPImageProcessorPil(**_square(own))
         raise ValueError(f"vision tower {name} holds no preprocessor_config.json: {error}") from error
+
+
+def _square(side: int) -> dict[str, Any]:
+    """Give an image processor's settings for images of a size."""
+    return {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
 
 
 def load_clip(name: str, dtype: torch.dtype) -> CLIPVisionModel:

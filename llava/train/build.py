@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llava.model.config import LlavaConfig, read_config
 from llava.model.files import read_tensors
+from llava.model.front import check_front
 from llava.model.llava_llama import LlavaLlamaForCausalLM
 from llava.model.loading import add_tokens, check_images, check_kernels, check_routing_row, load_weights
 from llava.model.parts import EMBEDDING, own_names, put_into
@@ -127,6 +128,7 @@ def configure(
         config.mm_hidden_size = vision_config(config.mm_vision_tower).hidden_size
     check_images(config)
     check_kernels(config)
+    check_front(config, in_training=True)
     had = {
         "model.mm_projector.": is_llava,
         "model.image_newline": had_newline,

@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from llava.mm_utils import process_images, tokenizer_image_token
+from llava.model.clip_states import hidden_states
 from llava.model.reduction import VISUAL
 from llava.model.tokenizer import load_tokenizer
-from llava.model.vision_tower import hidden_states
 from tests.golden_data import golden_root
 from tests.llava.model.golden import BEAMS, OPTIONS, TOLERANCE, arrays, index, load
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from llava.model.vision_tower import hidden_states
+from llava.model.clip_states import hidden_states
 from tests.llava.model.prompts import alone, make_batch, make_images
 
 
