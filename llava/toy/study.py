@@ -1,6 +1,6 @@
 """Compare ways of choosing routes on the small world, several seeds each.
 
-python -m llava.toy.study --methods dense static-2x2 policy-warm@1 value --seeds 5 --output results/study
+python -m llava.toy.study --methods dense static-2x2 policy value --seeds 5 --output results/study
 python -m llava.toy.study --methods "mine=preset=policy mu=0.3 credit=later" ...     a method of one's own
 
 Every run starts from one world, one base and one stage 1 (one for each type of projector); its seed changes
@@ -30,7 +30,7 @@ DEFAULT_METHODS = (
     "static-late",
     "random",
     "paper",
-    "policy-warm@1",
+    "policy",
     "value",
 )
 

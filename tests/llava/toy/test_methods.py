@@ -36,3 +36,8 @@ def test_words_without_a_method_are_dpns_at_a_quarter_half_and_three_quarters_of
 def test_a_router_of_values_is_run_at_several_cost_weights():
     assert own_method("mine", "preset=value").points["mine@0.5"] == "dpn mu=0.5"
     assert own_method("mine", "mu=1").points == {}
+
+
+def test_the_policy_is_that_of_the_small_worlds_recipe():
+    recipe = (ROOT / "scripts/presets/toy.env").read_text(encoding="utf-8")
+    assert f'"${{REDUCTION:={METHODS["policy"].reduction}}}"' in recipe
