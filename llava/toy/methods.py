@@ -19,6 +19,8 @@ class Method:
     """In place of `reduction`: a row of the paper's tables, scripts/ablations/NAME.env."""
     projector: str = ""
     """Of `--mm_projector_type`, with a stage 1 of its own; "" is LLaVA's."""
+    options: str = ""
+    """Of `--mm_projector_options`."""
     points: Mapping[str, str] = field(default_factory=dict)
     """What is evaluated: name -> words of `--reduction` at inference, "" for what the checkpoint says. Empty:
     one point, as it was trained."""
@@ -94,7 +96,15 @@ _ABLATIONS = {"paper": "dpn"} | {
     name: name
     for name in ("static-2x1", "static-1x2", "static-2x2", "random", "dynamic-2x2-4x4", "early", "no-loss")
 }
-_PROJECTORS = ("average_pool", "pixel_shuffle", "token_packer", "ldp_v2", "resampler", "c_abstractor")
+_PROJECTORS = {
+    "average_pool": "",
+    "pixel_shuffle": "",
+    "token_packer": "",
+    "ldp_v2": "",
+    "resampler": "num_queries=16",
+    "c_abstractor": "",
+}
+"""Their options; each leaves 16 of 64 tokens, as 144 of 576."""
 _RIVALS = {
     "static-late": "static layers=4,5,6",
     "pyramid_drop": f"pyramid_drop {_LAYERS}",
@@ -109,6 +119,6 @@ METHODS: dict[str, Method] = {
     **{name: Method(ablation=ablation) for name, ablation in _ABLATIONS.items()},
     **{name: own_method(name, words) for name, words in _ROUTERS.items()},
     **{name: Method(reduction=words) for name, words in _RIVALS.items()},
-    **{name: Method(projector=name) for name in _PROJECTORS},
+    **{name: Method(projector=name, options=options) for name, options in _PROJECTORS.items()},
 }
 """By the name that the command line knows."""

@@ -119,22 +119,28 @@ def _parser() -> argparse.ArgumentParser:
 def prepare(runs: Sequence[Run], settings: Settings, *, jobs: int) -> None:
     """Write the world and train every projector that the runs start from, unless they are there.
 
+    A projector that fails is said here and fails its runs; the others go on.
+
     Raises:
-        subprocess.CalledProcessError: a command failed; its `stderr` names the log.
+        subprocess.CalledProcessError: there is no world, and it can't be written.
     """
     if not settings.world.is_dir():
         _call([sys.executable, "-m", "llava.toy", "--output", str(settings.world)], {}, None)
-    types = list(dict.fromkeys(run.method.projector for run in runs))
+    methods = list({run.method.projector: run.method for run in runs}.values())
 
-    def train(kind: str) -> None:
-        folder = _projector(settings, kind).parent
+    def train(method: Method) -> str:
+        folder = _projector(settings, method).parent
         folder.parent.mkdir(parents=True, exist_ok=True)
-        environment = _environment(settings, kind) | {"OUTPUT": str(folder)}
-        _once(folder, {"projector": kind}, ["bash", "scripts/pretrain.sh"], environment)
+        stamp = {"projector": method.projector, "options": method.options}
+        try:
+            _once(folder, stamp, ["bash", "scripts/pretrain.sh"], _environment(settings, method, folder))
+        except (ValueError, subprocess.CalledProcessError) as error:
+            return f"FAILED ({getattr(error, 'stderr', None) or error})"
+        return "done"
 
     with ThreadPoolExecutor(jobs) as pool:
-        for kind, _ in zip(types, pool.map(train, types), strict=True):
-            _say(f"stage 1 {kind}: done")
+        for method, state in zip(methods, pool.map(train, methods), strict=True):
+            _say(f"stage 1, {method.projector or 'LLaVA'}: {state}")
 
 
 def run_all(runs: Sequence[Run], settings: Settings, *, jobs: int) -> int:
@@ -161,9 +167,8 @@ def _carry_out(run: Run, settings: Settings) -> str | None:
     run.folder.mkdir(parents=True, exist_ok=True)
     method, checkpoint = run.method, run.folder / "checkpoint"
     environment = {
-        **_environment(settings, method.projector),
+        **_environment(settings, method, checkpoint),
         "SEED": str(run.seed),
-        "OUTPUT": str(checkpoint),
         "MAX_STEPS": str(settings.steps),
         "ABLATION": method.ablation,
     }
@@ -233,22 +238,24 @@ def _call(command: Sequence[str], environment: Mapping[str, str], log: Path | No
         raise subprocess.CalledProcessError(code, command, stderr=f"exit status {code}, see {log}")
 
 
-def _environment(settings: Settings, projector: str) -> dict[str, str]:
+def _environment(settings: Settings, method: Method, output: Path) -> dict[str, str]:
     """Return what the training scripts, scripts/presets/toy.env and torch read."""
     return {
         "PRESET": "toy",
         "TOY": str(settings.world),
-        "PROJECTOR": str(_projector(settings, projector)),
-        "PROJECTOR_TYPE": projector,
+        "OUTPUT": str(output),
+        "PROJECTOR": str(_projector(settings, method)),
+        "PROJECTOR_TYPE": method.projector,
+        "PROJECTOR_OPTIONS": method.options,
         "OMP_NUM_THREADS": str(settings.threads),
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
 
 
-def _projector(settings: Settings, kind: str) -> Path:
+def _projector(settings: Settings, method: Method) -> Path:
     """Return where the projector of stage 1 lies."""
-    return settings.projectors / (kind or "llava") / "mm_projector.bin"
+    return settings.projectors / (method.projector or "llava") / "mm_projector.bin"
 
 
 def _flag(words: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Result folders whose scores.json follows from their answers, as the evaluation writes them, with no model."""
+"""Result folders whose scores.json follows from their answers, as the evaluation writes them; no model."""
 
 import json
 

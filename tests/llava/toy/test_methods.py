@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from llava.model.reduction import PROJECTORS, parse_reduction
+from llava.model.reduction import PROJECTORS, parse_projector, parse_reduction
 from llava.toy.methods import METHODS, own_method, reduction_words
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -17,6 +17,8 @@ def test_every_method_can_be_trained_and_run(name):
     for words in method.points.values():
         parse_reduction(words.split())
     assert method.projector in ("", *PROJECTORS)
+    if method.projector:
+        assert parse_projector(method.projector, method.options.split()).num_tokens((8, 8)) == 16
     assert not method.ablation or (ROOT / f"scripts/ablations/{method.ablation}.env").is_file()
     ways = [method.reduction, method.ablation, method.projector]
     assert sum(map(bool, ways)) == (name != "dense")

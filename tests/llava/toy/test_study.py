@@ -102,3 +102,15 @@ def test_a_failed_run_does_not_stop_the_others(tmp_path, settings, monkeypatch, 
     said = capsys.readouterr().out
     assert "dense seed 0: FAILED (exit status 1, see" in said
     assert "policy@1 seed 0: done" in said
+
+
+def test_a_projector_that_fails_leaves_the_others_to_be_trained(tmp_path, settings, monkeypatch, capsys):
+    def fail(command, environment, log):
+        if environment["PROJECTOR_TYPE"] == "resampler":
+            raise subprocess.CalledProcessError(1, command, stderr=f"exit status 1, see {log}")
+
+    monkeypatch.setattr(study, "_call", fail)
+    study.prepare(plan(["resampler", "dense"], range(1), tmp_path), settings, jobs=1)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("stage 1, resampler: FAILED (exit status 1, see ")
+    assert said[1] == "stage 1, LLaVA: done"
