@@ -219,7 +219,7 @@ ANYRES = {"image_aspect_ratio": "anyres", "image_grid_pinpoints": [[112, 112]]}
     [
         ("visionzip", {"mm_vision_select_feature": "cls_patch"}, "visionzip takes the features of patches"),
         ("downsample side=28", {"mm_vision_select_feature": "cls_patch"}, "mm_vision_select_feature='cls_p"),
-        ("visionzip", {"mm_patch_merge_type": "spatial", **ANYRES}, "no grid .* 'spatial' .* use flat"),
+        ("visionzip", {"mm_patch_merge_type": "spatial", **ANYRES}, "no grid .*='spatial' lays .* use flat"),
         ("prumerge_plus", {"mm_vision_select_layer": -4}, "layer=-4 takes the embedding, in front of all"),
         ("downsample side=28", ANYRES, "downsample shrinks the whole image, .* use pad"),
         ("downsample side=30", {}, r"side=30 must be a multiple of .* 14 pixels and at most its own 56"),
