@@ -52,9 +52,8 @@ def test_a_row_says_what_the_method_is(name):
     named = {word.partition("=")[0] for word in words[2:]}
     assert name == "dpn" or named == {field.name for field in fields(default)}
     for field in named:
-        assert getattr(shown, field) == pytest.approx(getattr(default, field), rel=1e-5) or (
-            getattr(shown, field) == getattr(default, field)
-        )
+        found, expected = getattr(shown, field), getattr(default, field)
+        assert found == (pytest.approx(expected, rel=1e-5) if isinstance(expected, float) else expected)
     if name not in BY_CONTENT:
         assert row["tokens"] == ", ".join(map(str, tokens_of(shown)))
     is_front = isinstance(default, FrontConfig)

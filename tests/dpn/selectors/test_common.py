@@ -129,7 +129,16 @@ def test_the_device_is_read_once_at_most(name, monkeypatch):
 
 @pytest.mark.parametrize(
     ("value", "total", "count"),
-    [(54 / 576, 576, 54), (54 / 576, 64, 6), (10 / 576, 16, 0), (0, 16, 0), (1, 16, 1), (20.0, 16, 20)],
+    [
+        (54 / 576, 576, 54),
+        (0.0173611, 576, 10),
+        (0.0173, 576, 9),
+        (54 / 576, 64, 6),
+        (10 / 576, 16, 0),
+        (0, 16, 0),
+        (1, 16, 1),
+        (20.0, 16, 20),
+    ],
 )
 def test_an_amount_is_a_share_below_one_and_a_count_from_one(value, total, count):
     check_amount("dominant", value)
