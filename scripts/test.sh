@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Everything a change must pass: lint, types, shell scripts, tests. Arguments go to pytest.
+# Everything a change must pass: lint, types, shell scripts, tests. Arguments go to pytest, which runs on WORKERS
+# processes, a file of tests on one.
 #   scripts/test.sh -k trainer
+#   WORKERS=0 scripts/test.sh --pdb
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -19,7 +21,7 @@ step ruff check .
 step ruff format --check .
 step basedpyright --level error
 step shellcheck --external-sources "${shell_scripts[@]}"
-step python -m pytest -q "$@"
+step python -m pytest -q -n "${WORKERS:-2}" --dist loadfile "$@"
 
 if ((${#failed[@]})); then
     printf '== failed: %s\n' "${failed[@]}" >&2

@@ -1,11 +1,11 @@
 """Compare ways of choosing routes on the small world, several seeds each.
 
-python -m llava.toy.study --methods dense static-2x2 policy@1 value --seeds 5 --output results/study
+python -m llava.toy.study --methods dense static-2x2 policy value --seeds 5 --output results/study
 python -m llava.toy.study --methods "mine=preset=policy mu=0.3 credit=later" ...     a method of one's own
 
-Every run starts from one world, one base and one projector of stage 1; its seed changes the order of the
-data, the routers' initial weights and the routes drawn while training. Finished runs are kept, so a second
-call goes on; dpn.analysis.study then writes table, plot and JSON.
+Every run starts from one world, one base and one stage 1 (one for each type of projector); its seed changes
+the order of the data, the routers' initial weights and the routes drawn while training. Finished runs are
+kept, so a second call goes on; dpn.analysis.study then writes table, plot and JSON.
 """
 
 import argparse
@@ -19,55 +19,28 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from llava.toy.methods import METHODS, Method, own_method
+
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ("gqa", "pope", "textvqa")
-_STATIC = "objective=hinge train_choice=static eval_choice=static"
-_MU_AT_INFERENCE = ("0.02", "0.05", "0.1", "0.2", "0.5", "1", "2")
-
-METHODS = {
-    "dense": "",
-    "static-2x2": f"{_STATIC} route=2x2,2x2,2x2",
-    "static-1x2": f"{_STATIC} route=1x2,1x2,1x2",
-    "static-late": f"{_STATIC} route=2x2,2x2,2x2 layers=4,5,6",
-    "random": "objective=hinge train_choice=random eval_choice=random",
-    "paper": "preset=paper min_tokens=2 skip_below=2",
-    "paper-weight1": "preset=paper min_tokens=2 skip_below=2 loss_weight=1",
-    "straight-through": "objective=hinge gate=straight_through loss_weight=0.01",
-    "gumbel": "objective=hinge gate=straight_through train_choice=gumbel loss_weight=0.01",
-    "policy@0.5": "mu=0.5",
-    "policy@1": "mu=1",
-    "policy@2": "mu=2",
-    "policy-budget": "budget=0.4",
-    "policy-warm": "mu=1 cost_warmup_steps=100",
-    "policy-later": "mu=1 credit=later",
-    "policy-entropy": "mu=1 entropy_weight=0.02 exploration_steps=200",
-    "policy-uniform": "mu=1 uniform_share=0.2 exploration_steps=200",
-    "policy-token": "mu=1 router_source=token",
-    "policy-both": "mu=1 router_source=both",
-    "value": "preset=value",
-    "value-explore": "preset=value uniform_share=0.5 exploration_steps=300",
-    "value-both": "preset=value router_source=both",
-}
-"""FIELD=VALUE words of `--reduction dpn` (the limits of `paper` are scaled to 64 visual tokens); "" is no
-reduction. What stands behind @ is the value that tells the points of one curve apart."""
-DEFAULT_METHODS = ("dense", "static-2x2", "static-1x2", "static-late", "random", "paper", "policy@1", "value")
-_LAYERS = "layers=2,4,6"
-
-
-class Point(NamedTuple):
-    """One way of running a trained checkpoint: a point of the plot."""
-
-    name: str
-    words: tuple[str, ...]
-    """Of `--reduction` at inference; none: as it was trained."""
+DEFAULT_METHODS = (
+    "dense",
+    "static-2x2",
+    "static-1x2",
+    "static-late",
+    "random",
+    "paper",
+    "policy",
+    "value",
+)
 
 
 class Run(NamedTuple):
     """One training and what is evaluated of it."""
 
-    method: str
-    words: tuple[str, ...]
-    """Of `--reduction` in training."""
+    name: str
+    """Of the method."""
+    method: Method
     seed: int
     folder: Path
 
@@ -76,7 +49,8 @@ class Settings(NamedTuple):
     """What all runs of a study share."""
 
     world: Path
-    projector: Path
+    projectors: Path
+    """Folder of stage 1, one folder in it per type of projector."""
     steps: int
     max_samples: int | None
     threads: int
@@ -87,22 +61,15 @@ def main(words: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(words)
     output = arguments.output.resolve()
     world = arguments.world.resolve()
-    projector = output / "pretrain" / "mm_projector.bin"
-    settings = Settings(
-        world,
-        arguments.projector.resolve() if arguments.projector else projector,
-        arguments.steps,
-        arguments.max_samples,
-        arguments.threads,
-    )
+    settings = Settings(world, output / "pretrain", arguments.steps, arguments.max_samples, arguments.threads)
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     try:
         runs = plan(arguments.methods, seeds, output)
-        _prepare(settings, make_projector=arguments.projector is None)
-        failed = _run_all(runs, settings, jobs=arguments.jobs)
+        prepare(runs, settings, jobs=arguments.jobs)
+        failed = run_all(runs, settings, jobs=arguments.jobs)
         _call([sys.executable, "-m", "dpn.analysis.study", str(output)], {}, None)
     except (ValueError, subprocess.CalledProcessError) as error:
-        sys.exit(f"llava.toy.study: {error}")
+        sys.exit(f"llava.toy.study: {getattr(error, 'stderr', None) or error}")
     if failed:
         sys.exit(f"llava.toy.study: {failed} of {len(runs)} runs failed; a second call tries again")
 
@@ -113,37 +80,20 @@ def plan(methods: Sequence[str], seeds: Sequence[int], output: Path) -> list[Run
     Raises:
         ValueError: a method that is neither known nor given as NAME=WORDS, or one named twice.
     """
-    chosen: dict[str, tuple[str, ...]] = {}
+    chosen: dict[str, Method] = {}
     for method in methods:
         name, equals, own = method.partition("=")
         if not equals and name not in METHODS:
             raise ValueError(f"unknown method {name!r}; known: {', '.join(METHODS)}, or NAME=FIELD=VALUE ...")
         if name in chosen or Path(name).name != name:
             raise ValueError(f"every method needs a name of its own that can be a folder, got {name!r}")
-        chosen[name] = reduction_words(own if equals else METHODS[name])
+        chosen[name] = own_method(name, own) if equals else METHODS[name]
     folder = output / "runs"
     return [
-        Run(name, words, seed, folder / name / f"seed{seed}")
+        Run(name, method, seed, folder / name / f"seed{seed}")
         for seed in seeds
-        for name, words in chosen.items()
+        for name, method in chosen.items()
     ]
-
-
-def reduction_words(fields: str) -> tuple[str, ...]:
-    """Complete FIELD=VALUE words to those of `--reduction`: ("dpn", "layers=2,4,6", ...), () for dense."""
-    given = fields.split()
-    if not given:
-        return ()
-    has_layers = any(word.startswith("layers=") for word in given)
-    return ("dpn", *(() if has_layers else (_LAYERS,)), *given)
-
-
-def points(run: Run) -> list[Point]:
-    """List what is evaluated of a run; a router that predicts values serves several cost weights."""
-    is_value = "preset=value" in run.words or "objective=value" in run.words
-    if not is_value:
-        return [Point(run.method, ())]
-    return [Point(f"{run.method}@{mu}", ("dpn", f"mu={mu}")) for mu in _MU_AT_INFERENCE]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -158,7 +108,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=400, help="training steps of stage 2")
     parser.add_argument("--output", type=Path, default=Path("results/study"))
     parser.add_argument("--world", type=Path, default=Path("playground/toy"), help="written if it is missing")
-    parser.add_argument("--projector", type=Path, help="of stage 1 (default: trained once into the output)")
     parser.add_argument(
         "--max_samples", "--max-samples", type=int, help="questions per benchmark; unset: all"
     )
@@ -167,18 +116,28 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _prepare(settings: Settings, *, make_projector: bool) -> None:
-    """Write the world and train the projector, unless they are there."""
+def prepare(runs: Sequence[Run], settings: Settings, *, jobs: int) -> None:
+    """Write the world and train every projector that the runs start from, unless they are there.
+
+    Raises:
+        subprocess.CalledProcessError: a command failed; its `stderr` names the log.
+    """
     if not settings.world.is_dir():
         _call([sys.executable, "-m", "llava.toy", "--output", str(settings.world)], {}, None)
-    if not settings.projector.is_file():
-        if not make_projector:
-            raise ValueError(f"{settings.projector}: no such projector; leave --projector out to train one")
-        folder = settings.projector.parent
-        _call(["bash", "scripts/pretrain.sh"], {**_environment(settings), "OUTPUT": str(folder)}, None)
+    types = list(dict.fromkeys(run.method.projector for run in runs))
+
+    def train(kind: str) -> None:
+        folder = _projector(settings, kind).parent
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        environment = _environment(settings, kind) | {"OUTPUT": str(folder)}
+        _once(folder, {"projector": kind}, ["bash", "scripts/pretrain.sh"], environment)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for kind, _ in zip(types, pool.map(train, types), strict=True):
+            _say(f"stage 1 {kind}: done")
 
 
-def _run_all(runs: Sequence[Run], settings: Settings, *, jobs: int) -> int:
+def run_all(runs: Sequence[Run], settings: Settings, *, jobs: int) -> int:
     """Carry the runs out; returns how many failed."""
     began = time.monotonic()
     done = 0
@@ -190,9 +149,7 @@ def _run_all(runs: Sequence[Run], settings: Settings, *, jobs: int) -> int:
         minutes = (time.monotonic() - began) / 60
         left = minutes / done * (len(runs) - done)
         state = problem or "done"
-        line = f"[{done}/{len(runs)}] {run.method} seed {run.seed}: {state}; about {left:.0f} min left"
-        sys.stdout.write(f"{line}\n")
-        sys.stdout.flush()
+        _say(f"[{done}/{len(runs)}] {run.name} seed {run.seed}: {state}; about {left:.0f} min left")
         return problem is None
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -202,24 +159,30 @@ def _run_all(runs: Sequence[Run], settings: Settings, *, jobs: int) -> int:
 def _carry_out(run: Run, settings: Settings) -> str | None:
     """Train and evaluate what is missing of one run; returns what went wrong."""
     run.folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = run.folder / "checkpoint"
-    environment = {**_environment(settings), "SEED": str(run.seed), "OUTPUT": str(checkpoint)}
-    words = ["--reduction", *run.words] if run.words else []
-    trained = {"words": run.words, "steps": settings.steps, "seed": run.seed}
+    method, checkpoint = run.method, run.folder / "checkpoint"
+    environment = {
+        **_environment(settings, method.projector),
+        "SEED": str(run.seed),
+        "OUTPUT": str(checkpoint),
+        "MAX_STEPS": str(settings.steps),
+        "ABLATION": method.ablation,
+    }
+    script = "finetune_dpn" if method.ablation else "finetune"
+    trained = {**method.to_dict(), "steps": settings.steps, "seed": run.seed}
     try:
         _once(
             run.folder / "train",
             trained,
-            ["bash", "scripts/finetune.sh", *words],
-            {**environment, "MAX_STEPS": str(settings.steps)},
+            ["bash", f"scripts/{script}.sh", *_flag(method.training_words())],
+            environment,
         )
-        for point in points(run):
-            folder = run.folder / "points" / point.name
-            words = ["--reduction", *point.words] if point.words else []
+        for point, words in (method.points or {run.name: ""}).items():
+            folder = run.folder / "points" / point
+            command = ["bash", "scripts/eval/run.sh", *_evaluation(checkpoint, folder, settings)]
             _once(
-                run.folder / f"eval-{point.name}",
-                {**trained, "max_samples": settings.max_samples},
-                ["bash", "scripts/eval/run.sh", *_evaluation(checkpoint, folder, settings), *words],
+                run.folder / f"eval-{point}",
+                {**trained, "words": words, "max_samples": settings.max_samples},
+                [*command, *_flag(words.split())],
                 environment,
             )
     except subprocess.CalledProcessError as error:
@@ -270,16 +233,31 @@ def _call(command: Sequence[str], environment: Mapping[str, str], log: Path | No
         raise subprocess.CalledProcessError(code, command, stderr=f"exit status {code}, see {log}")
 
 
-def _environment(settings: Settings) -> dict[str, str]:
-    """Return what scripts/presets/toy.env and torch read."""
+def _environment(settings: Settings, projector: str) -> dict[str, str]:
+    """Return what the training scripts, scripts/presets/toy.env and torch read."""
     return {
         "PRESET": "toy",
         "TOY": str(settings.world),
-        "PROJECTOR": str(settings.projector),
+        "PROJECTOR": str(_projector(settings, projector)),
+        "PROJECTOR_TYPE": projector,
         "OMP_NUM_THREADS": str(settings.threads),
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
+
+
+def _projector(settings: Settings, kind: str) -> Path:
+    """Return where the projector of stage 1 lies."""
+    return settings.projectors / (kind or "llava") / "mm_projector.bin"
+
+
+def _flag(words: Sequence[str]) -> list[str]:
+    return ["--reduction", *words] if words else []
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

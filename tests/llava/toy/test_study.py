@@ -4,46 +4,32 @@ import subprocess
 
 import pytest
 
-from llava.model.reduction import parse_reduction
 from llava.toy import study
-from llava.toy.study import METHODS, Point, Run, plan, points, reduction_words
+from llava.toy.methods import METHODS, Method
+from llava.toy.study import Run, plan
 
 
 def test_runs_go_seed_by_seed_through_the_methods(tmp_path):
     runs = plan(["dense", "policy@1"], range(2, 4), tmp_path)
-    assert [(run.method, run.seed) for run in runs] == [
+    assert [(run.name, run.seed) for run in runs] == [
         ("dense", 2),
         ("policy@1", 2),
         ("dense", 3),
         ("policy@1", 3),
     ]
-    assert runs[0].words == ()
-    assert runs[1].words == ("dpn", "layers=2,4,6", "mu=1")
+    assert runs[1].method is METHODS["policy@1"]
     assert runs[1].folder == tmp_path / "runs" / "policy@1" / "seed2"
 
 
 def test_a_method_of_ones_own_is_given_with_its_words(tmp_path):
     (run,) = plan(["late=mu=0.3 layers=4,5,6"], range(1), tmp_path)
-    assert (run.method, run.words) == ("late", ("dpn", "mu=0.3", "layers=4,5,6"))
+    assert (run.name, run.method.training_words()) == ("late", ("dpn", "mu=0.3", "layers=4,5,6"))
 
 
 @pytest.mark.parametrize("methods", [["polizy"], ["dense", "dense"], ["a/b=mu=1"]])
 def test_unknown_repeated_and_unusable_names_are_refused(tmp_path, methods):
     with pytest.raises(ValueError, match=r"unknown method 'polizy'; known: dense|a name of its own"):
         plan(methods, range(1), tmp_path)
-
-
-def test_a_router_of_values_is_run_at_several_cost_weights(tmp_path):
-    (run,) = plan(["value"], range(1), tmp_path)
-    assert Point("value@0.5", ("dpn", "mu=0.5")) in points(run)
-    assert len(points(run)) > 3
-    assert points(run._replace(method="policy@1", words=("dpn", "mu=1"))) == [Point("policy@1", ())]
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_of_the_table_is_a_configuration_that_training_accepts(method):
-    words = reduction_words(METHODS[method])
-    assert (parse_reduction(words) is None) == (method == "dense")
 
 
 def test_a_finished_step_is_not_repeated_and_other_settings_are_refused(tmp_path):
@@ -66,23 +52,43 @@ def test_a_failed_step_names_its_log_and_is_tried_again(tmp_path):
 
 @pytest.fixture
 def settings(tmp_path):
-    (tmp_path / "mm_projector.bin").touch()
-    return study.Settings(tmp_path, tmp_path / "mm_projector.bin", 7, 24, 1)
+    return study.Settings(tmp_path, tmp_path / "pretrain", 7, 24, 1)
 
 
-def test_a_run_trains_with_its_seed_and_evaluates_every_point(tmp_path, settings, monkeypatch):
-    calls = []
-    monkeypatch.setattr(
-        study, "_call", lambda command, environment, log: calls.append((command, environment))
-    )
-    run = Run("value", ("dpn", "preset=value"), 5, tmp_path / "run")
-    assert study._carry_out(run, settings) is None
-    (train, environment), *evaluations = calls
-    assert train == ["bash", "scripts/finetune.sh", "--reduction", "dpn", "preset=value"]
+@pytest.fixture
+def calls(monkeypatch):
+    """Commands and environments in place of processes."""
+    made = []
+    monkeypatch.setattr(study, "_call", lambda command, environment, log: made.append((command, environment)))
+    return made
+
+
+def test_a_run_trains_with_its_seed_and_evaluates_every_point(tmp_path, settings, calls):
+    method = Method(reduction="preset=value", points={"value@1": "dpn mu=1", "value": ""})
+    assert study._carry_out(Run("value", method, 5, tmp_path / "run"), settings) is None
+    (train, environment), (first, _), (second, _) = calls
+    assert train == ["bash", "scripts/finetune.sh", "--reduction", "dpn", "layers=2,4,6", "preset=value"]
     assert (environment["SEED"], environment["MAX_STEPS"], environment["OMP_NUM_THREADS"]) == ("5", "7", "1")
-    assert len(evaluations) == len(points(run))
-    assert evaluations[0][0][-3:] == ["--reduction", "dpn", f"mu={study._MU_AT_INFERENCE[0]}"]
-    assert "24" in evaluations[0][0]
+    assert first[-3:] == ["--reduction", "dpn", "mu=1"]
+    assert "24" in first
+    assert "--reduction" not in second
+
+
+def test_a_row_of_the_papers_tables_is_trained_by_its_file(tmp_path, settings, calls):
+    assert study._carry_out(Run("paper", METHODS["paper"], 0, tmp_path / "run"), settings) is None
+    train, environment = calls[0]
+    assert (train, environment["ABLATION"]) == (["bash", "scripts/finetune_dpn.sh"], "dpn")
+
+
+def test_every_type_of_projector_gets_one_stage_1_and_its_runs_start_from_it(tmp_path, settings, calls):
+    runs = plan(["dense", "paper", "ldp_v2"], range(2), tmp_path)
+    study.prepare(runs, settings, jobs=2)
+    study._carry_out(runs[2], settings)
+    folders = {environment["PROJECTOR_TYPE"]: environment["OUTPUT"] for _, environment in calls[:2]}
+    assert folders == {"": f"{tmp_path}/pretrain/llava", "ldp_v2": f"{tmp_path}/pretrain/ldp_v2"}
+    assert calls[2][1]["PROJECTOR"] == f"{tmp_path}/pretrain/ldp_v2/mm_projector.bin"
+    study.prepare(runs, settings, jobs=1)
+    assert len(calls) == 4  # nothing was trained again
 
 
 def test_a_failed_run_does_not_stop_the_others(tmp_path, settings, monkeypatch, capsys):
@@ -92,12 +98,7 @@ def test_a_failed_run_does_not_stop_the_others(tmp_path, settings, monkeypatch, 
 
     monkeypatch.setattr(study, "_call", fail_dense)
     runs = plan(["dense", "policy@1"], range(1), tmp_path)
-    assert study._run_all(runs, settings, jobs=2) == 1
+    assert study.run_all(runs, settings, jobs=2) == 1
     said = capsys.readouterr().out
     assert "dense seed 0: FAILED (exit status 1, see" in said
     assert "policy@1 seed 0: done" in said
-
-
-def test_a_projector_that_is_missing_is_named(settings):
-    with pytest.raises(ValueError, match="no such projector"):
-        study._prepare(settings._replace(projector=settings.world / "none.bin"), make_projector=False)

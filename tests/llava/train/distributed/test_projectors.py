@@ -36,7 +36,9 @@ def complete(world, tmp_path_factory):
     return make
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [kind if kind == "resampler" else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+)
 def test_two_ranks_learn_what_one_process_does(kind, ranks, in_order, complete, configs, tmp_path):
     settings = ["--model_name_or_path", complete(kind), "--mm_projector_type", kind, *KINDS[kind]]
     settings += ["--max_steps", 4, "--learning_rate", "1e-3", "--mm_projector_lr", "0.01"]

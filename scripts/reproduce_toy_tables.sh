@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# The evidence on the small world: trains and evaluates plain LLaVA, DPN and its rivals with several seeds, then writes
+# the counterparts of the paper's Tables 1-4, Fig. 3 and 4, the study of routers and the oracle (docs/results/toy).
+#   bash scripts/reproduce_toy_tables.sh                     3 seeds, within 3 hours on 2 CPU cores
+#   SEEDS=5 METHODS="dense paper policy" OUTPUT=results/mine bash scripts/reproduce_toy_tables.sh
+#   STEPS=4 QUESTIONS=12 METHODS="dense policy" OUTPUT=/tmp/try bash scripts/reproduce_toy_tables.sh    does it run?
+# Finished runs are kept in OUTPUT, so a second call goes on. TABLES_ONLY=1 trains nothing and reads what is there.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+bash scripts/setup.sh
+source scripts/lib.sh
+SEEDS=${SEEDS:-3}
+OUTPUT=${OUTPUT:-results/toy}
+TABLES=${TABLES:-$OUTPUT/tables}
+TOY=${TOY:-playground/toy}
+JOBS=${JOBS:-$(nproc)}
+projectors="average_pool pixel_shuffle token_packer ldp_v2 resampler c_abstractor"
+rivals="pyramid_drop random-drop truncate downsample static-late"
+rows="static-2x2 static-1x2 static-2x1 random dynamic-2x2-4x4 early no-loss"
+read -ra methods <<<"${METHODS:-dense paper policy value $rows $projectors $rivals}"
+export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+
+if [[ -z ${TABLES_ONLY:-} ]]; then
+    [[ -d $TOY ]] || python -m llava.toy --output "$TOY" --seed 0
+    python -m llava.toy.study --methods "${methods[@]}" --seeds "$SEEDS" --output "$OUTPUT" --world "$TOY" \
+        --jobs "$JOBS" --threads 1 --steps "${STEPS:-400}" ${QUESTIONS:+--max_samples "$QUESTIONS"}
+fi
+
+# row KEY POINT: sets `row` to KEY=FOLDERS where the point was evaluated, one folder per seed; else to nothing.
+row() {
+    local folders
+    folders=$(compgen -G "$OUTPUT/runs/*/seed*/points/$2" | sort -V | paste -sd,) || true
+    row=()
+    [[ -z $folders ]] || row=("$1=$folders")
+}
+# table NAME COLUMNS... -- KEY[=POINT]...: one table of the paper; +KEY is a row that the paper doesn't have.
+table() {
+    local name=$1 columns=() runs=() word
+    shift
+    while [[ $1 != -- ]]; do columns+=("$1") && shift; done
+    for word in "${@:2}"; do
+        row "${word%%=*}" "$(basename "${word#*=}" | sed 's/^+//')"
+        runs+=("${row[@]}")
+    done
+    ((${#runs[@]})) || { echo "== $name: none of its rows was run" && return; }
+    echo "== $name"
+    python -m dpn.analysis.tables "$name" --small_world --columns "${columns[@]}" --runs "${runs[@]}" --output "$TABLES"
+}
+
+table table1 gqa textvqa pope average flops_ratio -- llava=dense fastv-r0.5 fastv-r0.6 +fastv-late dpn=paper +policy \
+    +value=value@0.5 +pyramid_drop +pyramid-drop-free +random-drop +random-drop-free +truncate +truncate-free \
+    +downsample +downsample-free +visionzip
+table table2 tokens gqa pope textvqa average flops_ratio -- mlp=dense average_pool resampler c_abstractor pixel_shuffle \
+    ldp_v2 prumerge_plus token_packer dpn=paper +policy
+table table3 gqa textvqa pope average flops_ratio -- static-2x2 pre-pooling=average_pool random static-2x1 static-1x2 \
+    dynamic-2x2-4x4 early dpn=paper +static-late +policy
+table table4 gqa gqa_flops textvqa textvqa_flops pope pope_flops average average_flops -- baseline=dense no-loss \
+    dpn=paper +policy
+
+shown=()
+for point in paper no-loss policy value@0.5; do
+    row "$point" "$point"
+    shown+=("${row[@]}")
+done
+((${#shown[@]} == 0)) ||
+    python -m dpn.analysis.figures fig3 --small_world --runs "${shown[@]}" --output "$TABLES"
+routed=$OUTPUT/runs/policy/seed0
+if [[ -d $routed/points/policy ]]; then
+    python -m dpn.analysis.figures fig4 --small_world --runs "policy=$routed/points/policy" --data_root "$TOY/eval" \
+        --output "$TABLES"
+fi
+if [[ -d $routed/checkpoint ]]; then
+    python -m llava.eval.oracle --benchmarks gqa pope textvqa --model_path "$routed/checkpoint" --data_root "$TOY/eval" \
+        --output_dir "$OUTPUT/oracle" --batch_size 32 --num_workers 0 --max_new_tokens 8 --limit "${QUESTIONS:-200}"
+    python -m dpn.analysis.oracle "$OUTPUT/oracle" --output "$TABLES"
+fi
+python -m dpn.analysis.study "$OUTPUT" --output "$TABLES"
+echo "== written to $TABLES"
