@@ -39,6 +39,7 @@ class PruMergePlusConfig(SelectorConfig):
     """What is kept, and how much of the others is merged into it."""
 
     method: ClassVar[str] = "prumerge_plus"
+    may_change: ClassVar[tuple[str, ...]] = ("iqr", "uniform", "neighbours")
 
     iqr: float = 1.5
     """Outliers lie above the third quartile by this many times the distance of the quartiles."""

@@ -21,7 +21,6 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from dpn.experts import to_device
 from dpn.selectors.base import (
@@ -39,6 +38,7 @@ class VisionZipConfig(SelectorConfig):
     """How many tokens of both kinds stay: the paper's 64 of 576 by default."""
 
     method: ClassVar[str] = "visionzip"
+    may_change: ClassVar[tuple[str, ...]] = ("dominant", "contextual")
 
     dominant: float = 54 / 576
     """Dominant tokens of every crop: a share of its features below 1, a count from 1."""
@@ -84,9 +84,11 @@ def _merged(features: Tensor, keys: Tensor, count: int) -> Tensor:
     """Merge features (C, R, F) to evenly spaced targets by their keys (C, R, F): (C, T, F)."""
     targets = to_device(np.arange(count) * keys.shape[1] // count, keys.device)  # (T,)
     likeness = similarities(keys, keys[:, targets])  # (C, R, T)
-    joins = functional.one_hot(likeness.argmax(2), count)  # (C, R, T)
-    joins[:, targets] = torch.eye(count, dtype=joins.dtype, device=joins.device)  # a target is its own
-    share = joins.float() / joins.sum(1, keepdim=True)  # (C, R, T)
+    own = torch.arange(count, device=keys.device)
+    joined = likeness.argmax(2)  # (C, R)
+    joined[:, targets] = own  # a target is its own, whoever else has its key
+    joins = (joined[..., None] == own).float()  # (C, R, T)
+    share = joins / joins.sum(1, keepdim=True)
     return (share.transpose(1, 2) @ features.float()).to(features.dtype)  # (C, T, F)
 
 

@@ -116,10 +116,10 @@ class LlavaLlamaModel(PyramidLlamaModel):
         crops = [images[index][None] if images[index].ndim == 3 else images[index] for index in chosen]
         counts = [len(image) for image in crops]
         if self.selector is not None:
-            tokens, found = self._select(torch.cat(crops))
+            left, found = self._select(torch.cat(crops))
             spans = iter(found)
             taken = {index: tuple(islice(spans, count)) for index, count in zip(chosen, counts, strict=True)}
-            return VisualTokens(tokens, tuple(taken.get(index, ()) for index in range(len(images))))
+            return VisualTokens(left, tuple(taken.get(index, ()) for index in range(len(images))))
         encoded = self.encode_images(torch.cat(crops)).split(counts)  # K of (C, N, D)
         tokens: list[Tensor] = []
         blocks: list[tuple[Block, ...]] = [()] * len(images)

@@ -34,7 +34,7 @@ class Block(NamedTuple):
     grid: tuple[int, int]
     """Rows and columns, or NO_GRID where the tokens form none."""
     spared: int = 0
-    """Tokens that there would be beside these if the projector made one of every feature, as LLaVA's does."""
+    """Tokens that there would be beside these in plain LLaVA, which makes one of every feature."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Merging:
     newline: Tensor | None
     """(D,) token at the end of every row of an unpadded mosaic."""
     features: tuple[int, int] = NO_GRID
-    """Rows and columns of a crop's features where the projector makes fewer tokens of them."""
+    """Rows and columns of a crop in plain LLaVA, where this one has fewer tokens."""
 
     def __post_init__(self) -> None:
         check_merge_type(self.kind)

@@ -31,7 +31,7 @@ class SampleReport(NamedTuple):
     visual_grids: tuple[tuple[int, int], ...] = ()
     """Rows and columns of every visual span in front of the decoder; () where `report` wasn't told."""
     spared: int = 0
-    """Visual tokens that plain LLaVA's decoder would read beside them, which a projector leaves out."""
+    """Visual tokens that plain LLaVA's decoder would read beside them, which are left out in front of it."""
 
     @property
     def dense_visual_tokens(self) -> int:
@@ -57,7 +57,7 @@ def report(
         visual_tokens: visual tokens among them.
         num_layers: decoder layers.
         visual_grids: rows and columns of every sample's visual spans.
-        spared: visual tokens that a projector has left out of every sample; None for none.
+        spared: visual tokens that were left out of every sample in front of the decoder; None for none.
     """
     grids = [()] * len(tokens) if visual_grids is None else visual_grids
     spared = spared or [0] * len(tokens)
@@ -94,7 +94,7 @@ def flops(sample: SampleReport, config: PyramidLlamaConfig) -> dict[str, tuple[i
 
     Multiply-adds, as (cost, dense). The paper's counting knows nothing but visual tokens; the full one also
     counts what routers cost, and what it takes to rank tokens. Dense is plain LLaVA's decoder, which reads
-    every feature of the tower as a token, also where a projector leaves fewer.
+    every feature of the tower as a token, also where fewer reach the decoder.
     """
     d, m, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     reduction = reducer_config(config.reduction)

@@ -118,3 +118,25 @@ def test_a_plain_checkpoint_runs_with_a_rival_whatever_the_batch(evaluate, metho
 def test_a_budget_with_a_rival_ends_in_one_line(evaluate):
     with pytest.raises(SystemExit, match=r"budget=0.4 moves .* routers, and --reduction fastv has"):
         evaluate("run", "--reduction", "fastv", "layer=1", "--budget", "0.4")
+
+
+IN_FRONT = {
+    "prumerge_plus": (("uniform=2",), None),
+    "visionzip": (("dominant=5", "contextual=3"), 8),
+    "downsample": (("side=28",), 4),
+}
+"""Fields of what acts in front of the projector, and an image's tokens where they are known."""
+
+
+@pytest.mark.parametrize("method", IN_FRONT)
+def test_a_plain_checkpoint_runs_with_what_acts_in_front_of_the_projector(evaluate, method):
+    fields, promised = IN_FRONT[method]
+    rows, scores = evaluate("run", "--reduction", method, *fields)
+    for row in rows:
+        [visual] = set(row["visual_tokens_per_layer"])
+        assert 0 < visual < 16
+        assert promised in (None, visual)
+        assert row["dense_visual_tokens"] == 16
+        assert len(set(row["tokens_per_layer"])) == 1
+    assert scores["reduction"]["method"] == method
+    assert scores["flops_ratio"]["paper"] < scores["flops_ratio"]["full"] < 1

@@ -50,3 +50,25 @@ def test_the_memory_estimate_knows_what_a_rival_keeps(command, tmp_path):
     assert activations[2] < activations[1] < activations[0]
     counts = SimpleNamespace(config=SimpleNamespace(num_hidden_layers=4))
     assert expected_keep(parse_reduction(words), counts) == [1.0, 0.5, 0.25, 0.25]
+
+
+def test_stage_two_trains_on_smaller_images(command, tmp_path):
+    words = command(tmp_path, "--reduction", "downsample", "side=16")
+    run(prepare(words))
+    assert json.loads((tmp_path / "config.json").read_text())["reduction"] == {
+        "method": "downsample",
+        "side": 16,
+    }
+    model = load_pretrained_model(str(tmp_path), None, device="cpu")[1]
+    assert model.model.crop_shape.tokens == 4
+    dense, smaller = (
+        estimate(parse(words), parse_reduction(each), [], world_size=1).load.visual_tokens
+        for each in (["none"], ["downsample", "side=16"])
+    )
+    assert smaller * 4 == dense
+
+
+def test_training_with_a_selector_ends_before_anything_is_loaded(command, tmp_path):
+    words = command(tmp_path, "--reduction", "visionzip", "dominant=4", "contextual=0")
+    with pytest.raises(ValueError, match=r"--reduction visionzip has nothing to learn .* llava\.eval"):
+        run(prepare(words))
