@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText
 
 from llava.bench.shapes import Shape, our_config, reference_config, tower_config
+from llava.model.config import LlavaConfig
 from llava.model.llava_llama import LlavaLlamaForCausalLM
-from llava.model.reduction import build_reducer
+from llava.model.projector import build_projector
+from llava.model.reduction import VisualProjector, build_reducer
 
 RENAMED = {
     "model.language_model.": "model.",
@@ -42,15 +44,21 @@ def build_reference(shape: Shape, device: torch.device, dtype: torch.dtype, seed
 
 
 def build_ours(
-    reference: nn.Module, shape: Shape, *, reduction: dict[str, Any] | None, has_tower: bool
+    reference: nn.Module,
+    shape: Shape,
+    *,
+    reduction: dict[str, Any] | None,
+    has_tower: bool,
+    projector: tuple[str, dict[str, Any]] | None = None,
 ) -> LlavaLlamaForCausalLM:
-    """Build our model over the reference's weights; routers, which it hasn't, are random.
+    """Build our model over the reference's weights; what it hasn't, routers and other projectors, is random.
 
     Args:
         reference: as `build_reference` gives it.
         shape: its sizes.
         reduction: `to_dict()` of a method's configuration, or None for the dense model.
         has_tower: whether tower and projector are part of the model.
+        projector: type and options of one in place of LLaVA's, where there is a tower.
     """
     weights = {_renamed(name): value for name, value in reference.state_dict().items()}
     if not has_tower:
@@ -64,15 +72,29 @@ def build_ours(
     if fresh is not None:
         fresh.to(reference.get_parameter("lm_head.weight").device)
         weights |= {f"model.reducer.{name}": value for name, value in fresh.state_dict().items()}
-    with tempfile.TemporaryDirectory() as folder, init_empty_weights(include_buffers=False):
+    with tempfile.TemporaryDirectory() as folder:
         tower_config(shape).save_pretrained(folder)
-        model = LlavaLlamaForCausalLM(our_config(shape, folder if has_tower else None, reduction))
+        config = our_config(shape, folder if has_tower else None, reduction, projector)
+        if has_tower and projector is not None:
+            weights = {name: value for name, value in weights.items() if not name.startswith(_TOWER[1])}
+            weights |= _fresh_projector(config, reference.get_parameter("lm_head.weight"))
+        with init_empty_weights(include_buffers=False):
+            model = LlavaLlamaForCausalLM(config)
     model.load_state_dict(weights, assign=True)
     device: Any = reference.get_parameter("lm_head.weight").device
     return model.to(device).eval()  # moves the rotary buffers only
 
 
 _TOWER = ("model.vision_tower.", "model.mm_projector.")
+
+
+def _fresh_projector(config: LlavaConfig, like: Tensor) -> dict[str, Tensor]:
+    """Initialise the projector that a configuration names, of the device and type of another tensor."""
+    projector = build_projector(config)
+    if isinstance(projector, VisualProjector):
+        for module in projector.modules():
+            projector.init_weights(module)  # what torch's own layers don't initialise
+    return {f"{_TOWER[1]}{name}": value.to(like) for name, value in projector.state_dict().items()}
 
 
 def _renamed(name: str) -> str:

@@ -70,6 +70,19 @@ class Shape:
         return replace(self, **{name: value for name, value in given.items() if value is not None})
 
 
+SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_layers",
+    "num_heads",
+    "num_kv_heads",
+    "vocab_size",
+    "grid",
+    "text",
+    "tower_width",
+    "tower_layers",
+)
+"""Fields of a Shape that flags may override: all of them."""
 PRESETS = {
     "tiny": Shape(
         hidden_size=64,
@@ -133,19 +146,27 @@ def reference_config(shape: Shape) -> HfLlavaConfig:
     )
 
 
-def our_config(shape: Shape, tower: str | None, reduction: dict[str, Any] | None) -> LlavaConfig:
+def our_config(
+    shape: Shape,
+    tower: str | None,
+    reduction: dict[str, Any] | None,
+    projector: tuple[str, dict[str, Any]] | None = None,
+) -> LlavaConfig:
     """Describe our LLaVA of the same shape.
 
     Args:
         shape: the sizes.
         tower: directory with the tower's config.json, or None for a decoder alone.
         reduction: `to_dict()` of a method's configuration, or None for the dense model.
+        projector: type and options of one that gives fewer tokens, or None for LLaVA's own.
     """
+    kind, options = projector or ("mlp2x_gelu", None)
     return LlavaConfig(
         **llama_fields(shape),
         reduction=reduction,
         mm_vision_tower=tower,
-        mm_projector_type="mlp2x_gelu",
+        mm_projector_type=kind,
+        mm_projector_options=options,
         mm_hidden_size=shape.tower_width,
         mm_use_im_patch_token=False,
         unfreeze_mm_vision_tower=tower is not None,
