@@ -17,10 +17,10 @@ die() { echo "$0: $*" >&2; exit 1; }
 # about TITLE LICENCE: what this is; terms are the owners', reading them is yours.
 about() { printf '== %s, to %s\n   licence: %s (not verified: read the terms of its owners)\n' "$1" "$DATA_ROOT" "$2"; }
 
-# on_record FILE: the sha256 that checksums.txt gives for DATA_ROOT/FILE; nothing where it has no line for it.
+# on_record FILE: the sha256 that the list gives for DATA_ROOT/FILE; nothing where it has no line for it.
 on_record() { [[ ! -e $CHECKSUMS ]] || awk -v file="$1" '$2 == file { sum = $1 } END { print sum }' "$CHECKSUMS"; }
 
-# verify FILE [PLACE]: compare DATA_ROOT/FILE, which lies at PLACE, with its line of checksums.txt, or add the line.
+# verify FILE [PLACE]: compare DATA_ROOT/FILE, which lies at PLACE, with its line there, or add the line.
 verify() {
     local place=${2:-$DATA_ROOT/$1} known sum
     known=$(on_record "$1")

@@ -120,6 +120,21 @@ def test_pretraining_runs_and_is_deterministic(tmp_path):
     assert weights[0] == weights[1]
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_a_run_that_was_cut_off_goes_on_behind_its_last_finished_phase_and_ends_at_the_same_weights(tmp_path):
+    logging.disable_progress_bar()
+    short = [replace(phase, steps=1) for phase in CURRICULUM[2:4]]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train_base(whole, lambda _: None, curriculum=short, batch=2)
+    train_base(cut, lambda _: None, curriculum=short[:1], batch=2)
+    lines = []
+    train_base(cut, lines.append, curriculum=short, batch=2)
+    assert lines[0] == "base, phase 1: done before"
+    assert (cut / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="made by another curriculum"):
+        train_base(cut, lambda _: None, curriculum=short, batch=3)
+
+
 def test_packed_blocks_are_predicted_as_if_each_stood_alone(tokenizer):
     base = LlamaForCausalLM.from_pretrained(BASE / "vicuna-tiny", dtype=torch.float32)
     sample = TextSource(tokenizer, np.random.default_rng(2), READING).batch(1)

@@ -230,6 +230,7 @@ def test_wandb_offline_gets_the_routers_health(command, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     run(prepare(command(tmp_path / "out", "--reduction", "dpn", "layers=1,2", "--report_to", "wandb")))
     wandb.finish()
+    wandb.teardown()  # the file is written by a process of its own
     written = b"".join(file.read_bytes() for file in tmp_path.rglob("*.wandb"))
     assert b"train/share_1x2@2" in written
     assert b"train/realised_rate" in written
