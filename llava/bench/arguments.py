@@ -1,4 +1,4 @@
-"""The command line of `python -m llava.bench`: what all modes share, and the flags of prefill, decode, train."""
+"""The command line of `python -m llava.bench`: what all modes share; flags of prefill, decode, train."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -63,29 +63,47 @@ def build_ours(
     weights = {_renamed(name): value for name, value in reference.state_dict().items()}
     if not has_tower:
         weights = {name: value for name, value in weights.items() if not name.startswith(_TOWER)}
-    fresh = build_reducer(
-        reduction,
-        width=shape.hidden_size,
-        num_layers=shape.num_layers,
-        intermediate_size=shape.intermediate_size,
-    )
-    if fresh is not None:
-        fresh.to(reference.get_parameter("lm_head.weight").device)
-        weights |= {f"model.reducer.{name}": value for name, value in fresh.state_dict().items()}
     with tempfile.TemporaryDirectory() as folder:
         tower_config(shape).save_pretrained(folder)
-        config = our_config(shape, folder if has_tower else None, reduction, projector)
-        if has_tower and projector is not None:
-            weights = {name: value for name, value in weights.items() if not name.startswith(_TOWER[1])}
-            weights |= _fresh_projector(config, reference.get_parameter("lm_head.weight"))
-        with init_empty_weights(include_buffers=False):
-            model = LlavaLlamaForCausalLM(config)
+        config = our_config(shape, folder if has_tower else None, reduction)
+        return over_weights(weights, config, projector=projector)
+
+
+_PROJECTOR = "model.mm_projector."
+_TOWER = ("model.vision_tower.", _PROJECTOR)
+
+
+def over_weights(
+    weights: dict[str, Tensor], config: LlavaConfig, *, projector: tuple[str, dict[str, Any]] | None = None
+) -> LlavaLlamaForCausalLM:
+    """Build our model around tensors that are there already; nothing is copied.
+
+    Args:
+        weights: of a model of this configuration under LLaVA's names; a reduction's and another projector's
+            are made here, random.
+        config: becomes the model's own.
+        projector: type and options of a projector in place of LLaVA's, whose weights are then left alone.
+    """
+    head = weights["lm_head.weight"]
+    fresh = build_reducer(
+        config.reduction,
+        width=config.hidden_size,
+        num_layers=config.num_hidden_layers,
+        intermediate_size=config.intermediate_size,
+    )
+    if fresh is not None:
+        weights = weights | {
+            f"model.reducer.{name}": value.to(head.device) for name, value in fresh.state_dict().items()
+        }
+    if projector is not None:
+        config.mm_projector_type, config.mm_projector_options = projector
+        weights = {name: value for name, value in weights.items() if not name.startswith(_PROJECTOR)}
+        weights |= _fresh_projector(config, head)
+    with init_empty_weights(include_buffers=False):
+        model = LlavaLlamaForCausalLM(config)
     model.load_state_dict(weights, assign=True)
-    device: Any = reference.get_parameter("lm_head.weight").device
+    device: Any = head.device
     return model.to(device).eval()  # moves the rotary buffers only
-
-
-_TOWER = ("model.vision_tower.", "model.mm_projector.")
 
 
 def _fresh_projector(config: LlavaConfig, like: Tensor) -> dict[str, Tensor]:
@@ -94,7 +112,7 @@ def _fresh_projector(config: LlavaConfig, like: Tensor) -> dict[str, Tensor]:
     if isinstance(projector, VisualProjector):
         for module in projector.modules():
             projector.init_weights(module)  # what torch's own layers don't initialise
-    return {f"{_TOWER[1]}{name}": value.to(like) for name, value in projector.state_dict().items()}
+    return {f"{_PROJECTOR}{name}": value.to(like) for name, value in projector.state_dict().items()}
 
 
 def _renamed(name: str) -> str:

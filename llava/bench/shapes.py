@@ -146,27 +146,19 @@ def reference_config(shape: Shape) -> HfLlavaConfig:
     )
 
 
-def our_config(
-    shape: Shape,
-    tower: str | None,
-    reduction: dict[str, Any] | None,
-    projector: tuple[str, dict[str, Any]] | None = None,
-) -> LlavaConfig:
+def our_config(shape: Shape, tower: str | None, reduction: dict[str, Any] | None) -> LlavaConfig:
     """Describe our LLaVA of the same shape.
 
     Args:
         shape: the sizes.
         tower: directory with the tower's config.json, or None for a decoder alone.
         reduction: `to_dict()` of a method's configuration, or None for the dense model.
-        projector: type and options of one that gives fewer tokens, or None for LLaVA's own.
     """
-    kind, options = projector or ("mlp2x_gelu", None)
     return LlavaConfig(
         **llama_fields(shape),
         reduction=reduction,
         mm_vision_tower=tower,
-        mm_projector_type=kind,
-        mm_projector_options=options,
+        mm_projector_type="mlp2x_gelu",
         mm_hidden_size=shape.tower_width,
         mm_use_im_patch_token=False,
         unfreeze_mm_vision_tower=tower is not None,

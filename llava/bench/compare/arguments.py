@@ -3,14 +3,16 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cached_property
 
 from transformers import HfArgumentParser
 from transformers.hf_argparser import DataClassType
 
 from llava.bench.arguments import CommonArguments, flag
+from llava.bench.compare.checkpoint import read_shape
 from llava.bench.compare.settings import KNOWN
-from llava.model.reduction import did_you_mean
+from llava.bench.shapes import PRESETS, SIZES, Shape
+from llava.model.reduction import METHODS, PROJECTORS, did_you_mean
 
 BATCHES = (1, 8)
 """Batches that are timed where --batch is unset."""
@@ -21,16 +23,7 @@ class CompareArguments(CommonArguments):
     """Which methods are timed side by side, and how much each may keep."""
 
     methods: list[str] = field(
-        default_factory=lambda: [
-            "dpn",
-            "static",
-            "fastv",
-            "pyramid_drop",
-            "random",
-            "truncate",
-            "average_pool",
-            "token_packer",
-        ],
+        default_factory=lambda: [*METHODS, *PROJECTORS],
         metadata={
             "help": "names, at every budget, or settings in quotes, as they are: 'fastv layer=3 ratio=0.5'; "
             "dense always runs"
@@ -45,9 +38,11 @@ class CompareArguments(CommonArguments):
         default_factory=lambda: [1, 32],
         metadata={"help": "tokens of an answer; several are timed one after another"},
     )
-    accuracy: list[str] = field(
-        default_factory=list,
-        metadata={"help": "METHOD=FOLDER: results of llava.eval, for the plot of accuracy against FLOPs"},
+    model_path: str | None = flag(
+        None, "a plain LLaVA checkpoint, or one with a reduction; unset: random weights"
+    )
+    render: str | None = flag(
+        None, "measure nothing: check this compare.json, and write its .md and .png anew"
     )
 
     def __post_init__(self) -> None:
@@ -60,7 +55,8 @@ class CompareArguments(CommonArguments):
             name = method.split()[0] if method.split() else ""
             if name not in KNOWN:
                 raise ValueError(
-                    f"--methods: unknown method {name!r}{did_you_mean(name, KNOWN)}; known: {', '.join(KNOWN)}"
+                    f"--methods: unknown method {name!r}{did_you_mean(name, KNOWN)}; "
+                    f"known: {', '.join(KNOWN)}"
                 )
         if repeated := {method for method in self.methods if self.methods.count(method) > 1}:
             raise ValueError(f"--methods names {sorted(repeated)[0]!r} twice")
@@ -73,16 +69,11 @@ class CompareArguments(CommonArguments):
             raise ValueError(f"--tolerance must be from 0 to below 1, got {self.tolerance}")
         if self.clock == "cpu" and self.torch_device.type == "cuda":
             raise ValueError("--clock cpu reads the processor, but the work is on a GPU; use --clock wall")
-        for word in self.accuracy:
-            self._check_accuracy(word)
-
-    def _check_accuracy(self, word: str) -> None:
-        method, _, folder = word.partition("=")
-        names = {"dense", *(given.split()[0] for given in self.methods)}
-        if method not in names or not folder:
+        given = [f"--{name}" for name in SIZES if name != "text" and getattr(self, name) is not None]
+        given += ["--preset"] if self.preset != "default" else []
+        if self.model_path is not None and given:
             raise ValueError(
-                f"--accuracy takes METHOD=FOLDER with a method that is compared, got {word!r}; compared: "
-                f"{', '.join(sorted(names))}"
+                f"--model_path brings its sizes along, but {', '.join(given)} was given, too; leave one of them out"
             )
 
     @property
@@ -90,10 +81,12 @@ class CompareArguments(CommonArguments):
         """Samples per batch, case after case."""
         return self.batch or BATCHES
 
-    @property
-    def results(self) -> list[tuple[str, Path]]:
-        """Method and folder of every --accuracy."""
-        return [(word.partition("=")[0], Path(word.partition("=")[2])) for word in self.accuracy]
+    @cached_property
+    def shape(self) -> Shape:  # pyright: ignore[reportIncompatibleMethodOverride, reportIncompatibleVariableOverride]
+        """Sizes of the model: the checkpoint's, or the preset's and what was given beside it."""
+        if self.model_path is None:
+            return super().shape
+        return read_shape(self.model_path, PRESETS[self.preset].text if self.text is None else self.text)
 
 
 def parse(words: Sequence[str]) -> CompareArguments:

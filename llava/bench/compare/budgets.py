@@ -7,7 +7,7 @@ so that a new row of `METHODS` or `PROJECTORS` needs nothing here.
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from llava.bench.compare.settings import (
     DENSE,
@@ -17,14 +17,13 @@ from llava.bench.compare.settings import (
     visual_share,
     visual_tokens,
 )
-from llava.bench.shapes import Shape
+from llava.bench.shapes import PATCH, Shape
 
 KERNELS = ("1x1", "1x2", "2x2")
 """DPN's experts, which static pooling takes, too."""
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """Settings of a method, and what they come to."""
 
     setting: Setting
@@ -44,6 +43,11 @@ def _counts(shape: Shape) -> list[str]:
     return [str(count) for count in range(1, shape.visual + 1)]
 
 
+def _few(most: int, steps: int = 64) -> list[str]:
+    """Spread counts from 1 to below `most`: what they come to is found by running a tiny model for each."""
+    return [str(count) for count in range(max(1, most // steps), most, max(1, most // steps))]
+
+
 KNOBS: dict[str, Callable[[Shape], Sequence[str]]] = {
     "route": _routes,
     "kernels": _routes,
@@ -52,6 +56,9 @@ KNOBS: dict[str, Callable[[Shape], Sequence[str]]] = {
     "keeps": lambda shape: [",".join([share] * len(shape.dpe_layers)) for share in _shares(shape)],
     "num_queries": _counts,
     "scale": lambda shape: [str(scale) for scale in range(1, shape.grid + 1) if shape.grid % scale == 0],
+    "dominant": lambda shape: _few(shape.visual),
+    "uniform": lambda _: [f"{step / 2:g}" for step in range(48)],
+    "side": lambda shape: [str(PATCH * rows) for rows in range(1, shape.grid + 1)],
     "layer": lambda shape: [str(layer) for layer in range(1, shape.num_layers)],
 }
 """Fields that decide how much is kept, and the values to try; a method's knob is the first that it has."""

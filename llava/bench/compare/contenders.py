@@ -5,19 +5,18 @@ Shapes: B samples, V vocabulary.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from llava.bench.compare.arguments import CompareArguments
 from llava.bench.compare.budgets import Choice, choices, nearest, read_choice
+from llava.bench.compare.checkpoint import Maker, checkpoint_maker
 from llava.bench.compare.settings import DENSE, Setting
 from llava.bench.inputs import Batch, pixels_of
-from llava.bench.models import build_ours, build_reference, teach_routes
+from llava.bench.models import build_ours, build_reference
 from llava.bench.variants import Routes, Variant
 from llava.model.llava_llama import LlavaLlamaForCausalLM
-from llava.model.reduction import DpnConfig, expert_indices
 
 
 @dataclass(frozen=True)
@@ -47,53 +46,52 @@ class Contender:
         }
 
     def teach(self, batch: Batch) -> Routes | None:
-        """Make the routers choose the contender's route for a batch; None where there are no routers.
-
-        Raises:
-            ValueError: they can't be made to.
-        """
-        if not self.setting.route:
-            return None
-        assert isinstance(self.setting.reduction, DpnConfig)
-        routes = expert_indices([self.setting.route] * batch.size, self.setting.reduction.kernels).tolist()
-        teach_routes(self.model, self.inputs(batch), routes)
-        return routes
+        """Make the routers choose the contender's route for a batch; None where there are no routers."""
+        return self.variant.teach(batch, seed=0)
 
 
-@dataclass(frozen=True)
-class Missed:
-    """A budget that a method can't be set to."""
+class Missed(NamedTuple):
+    """A budget that a method can't be set to, or that it missed on a batch."""
 
     method: str
     budget: float
     nearest: float
     """The share of the dense visual FLOPs that comes nearest."""
-    words: tuple[str, ...]
-    """The settings that do."""
+    settings: list[str]
+    """The settings that give it."""
+    batch: int | None = None
+    """The batch it was seen on; None where it was computed beforehand."""
 
 
-def wanted(arguments: CompareArguments) -> tuple[list[tuple[str, float | None, Choice]], list[Missed]]:
-    """Set every method to every budget: (name, budget, choice) of what is timed, and what can't be.
+class Wanted(NamedTuple):
+    """One contender before its model is built."""
+
+    name: str
+    budget: float | None
+    choice: Choice
+
+
+def wanted(arguments: CompareArguments) -> tuple[list[Wanted], list[Missed]]:
+    """Set every method to every budget: what is timed, and what can't be.
 
     Raises:
         ValueError: settings that a method doesn't have, or that don't fit the decoder.
     """
     shape = arguments.shape
-    found: list[tuple[str, float | None, Choice]] = [("dense", None, Choice(DENSE, 1.0))]
-    missed = []
+    found, missed = [Wanted("dense", None, Choice(DENSE, 1.0))], []
     for text in arguments.methods:
         if text == "dense":
             continue
         if len(text.split()) > 1:
-            found.append((text, None, read_choice(text, shape)))
+            found.append(Wanted(text, None, read_choice(text, shape)))
             continue
         every = choices(text, shape)
         for budget in arguments.budgets:
             best = nearest(every, budget)
             if is_met(best.share, budget, arguments.tolerance):
-                found.append((f"{text}@{budget:g}", budget, best))
+                found.append(Wanted(f"{text}@{budget:g}", budget, best))
             else:
-                missed.append(Missed(text, budget, best.share, best.setting.words))
+                missed.append(Missed(text, budget, best.share, list(best.setting.words)))
     return found, missed
 
 
@@ -102,20 +100,21 @@ def is_met(share: float, budget: float, tolerance: float) -> bool:
     return abs(share - budget) <= tolerance + 1e-9
 
 
-def build_contenders(
-    found: Sequence[tuple[str, float | None, Choice]], arguments: CompareArguments
-) -> Iterator[Contender]:
+def build_contenders(found: Sequence[Wanted], arguments: CompareArguments) -> Iterator[Contender]:
     """Build the models of what `wanted` found; tower and decoder hold the same tensors in all of them."""
-    shape = arguments.shape
-    reference = build_reference(shape, arguments.torch_device, arguments.torch_dtype, arguments.seed)
+    make = _maker(arguments)
     torch.manual_seed(arguments.seed)  # of projectors and routers
-    for name, budget, choice in found:
-        setting = choice.setting
-        model = build_ours(
-            reference,
-            shape,
-            reduction=setting.saved_reduction,
-            projector=setting.saved_projector,
-            has_tower=True,
-        )
-        yield Contender(name, setting, budget, choice.share, model)
+    for name, budget, (setting, share) in found:
+        model = make(setting.saved_reduction, setting.saved_projector)
+        yield Contender(name, setting, budget, share, model)
+
+
+def _maker(arguments: CompareArguments) -> Maker:
+    """Give what makes the models: over a checkpoint's tensors, or over random ones."""
+    device, dtype, shape = arguments.torch_device, arguments.torch_dtype, arguments.shape
+    if arguments.model_path is not None:
+        return checkpoint_maker(arguments.model_path, device, dtype)
+    reference = build_reference(shape, device, dtype, arguments.seed)
+    return lambda reduction, projector: build_ours(
+        reference, shape, reduction=reduction, projector=projector, has_tower=True
+    )

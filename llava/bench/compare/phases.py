@@ -102,8 +102,8 @@ class Watch(LogitsProcessor):
         """Read the marks, once the device is done with the run.
 
         Returns:
-            `encode`, `prefill`, `decode`; `tower` and `deciding` inside the first two; `step`, the median time
-            between two tokens, where there are two.
+            `encode`, `prefill`, `decode`; `tower` and `deciding` inside the first two; `step`, the median
+            time between two tokens, where there are two.
         """
         between, first = self.clock.seconds, self.logits[0]
         found = {

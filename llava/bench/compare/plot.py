@@ -1,4 +1,4 @@
-"""The figures of a comparison: time against FLOPs, and accuracy against FLOPs. One colour per method."""
+"""The figure of a comparison: time against FLOPs. One colour and marker per method."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -78,31 +78,6 @@ def _panel(
     _tidy(axes)
 
 
-def draw_accuracy(document: Mapping[str, Any], path: Path) -> None:
-    """Write accuracy against FLOPs of the runs that --accuracy names."""
-    runs = document["accuracy"]
-    style = styles([row["method"] for case in document["cases"] for row in case["rows"]])
-    style |= {
-        method: look
-        for method, look in styles([run["method"] for run in runs]).items()
-        if method not in style
-    }
-    figure = _figure(6.0, 4.4)
-    axes = figure.subplots()
-    for method in dict.fromkeys(run["method"] for run in runs):
-        own = sorted(
-            (run for run in runs if run["method"] == method), key=lambda run: run["flops_share"]["paper"]
-        )
-        shares, accuracies = ([run["flops_share"]["paper"] for run in own], [run["accuracy"] for run in own])
-        axes.plot(shares, accuracies, linewidth=0.8, markersize=6, label=method, **style[method])
-    names = sorted(set(runs[0]["protocols"].values()))
-    axes.set_title(f"mean of {', '.join(names)}"[:90], loc="left", fontsize=9, color=TEXT)
-    axes.set(xlim=(0, 1.08), xlabel="visual FLOPs / dense (Eq. 8)", ylabel="accuracy, %")
-    _tidy(axes)
-    axes.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=150, metadata={"Software": None})
-
-
 def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
@@ -122,7 +97,8 @@ def _finish(figure: Figure, panel: Axes, document: Mapping[str, Any]) -> None:
     shape = document["shape"]
     figure.suptitle(
         f"{contract['device']}, {contract['dtype']}, {contract['clock']} clock, decoder "
-        f"{shape['hidden_size']} x {shape['num_layers']}, {shape['visual']} + {shape['text']} tokens; bars: quartiles",
+        f"{shape['hidden_size']} x {shape['num_layers']}, {shape['visual']} + {shape['text']} tokens; "
+        f"bars: quartiles",
         fontsize=8,
         color=QUIET,
     )

@@ -10,18 +10,18 @@ Row = Mapping[str, Any]
 
 
 _NOTES = """\
-{device}, {dtype}, {threads} thread(s), load average {start:.1f} at the start and {end:.1f} at the end; torch {torch},
-transformers {transformers}. Decoder {hidden_size} x {num_layers} layers, feed-forward {intermediate_size}, heads
-{num_heads}/{num_kv_heads}; tower {tower_width} x {tower_layers} layers; prompts of {visual} visual and {text} text
-tokens; random weights, the same tensors in all rows but for routers and projectors. {clock} seconds, medians of
-{rounds} rounds in random order after {warmup} untimed runs and one under the memory profiler; a ratio is the
+{device}, {dtype}, {threads} thread(s), load average {start:.1f} at the start and {end:.1f} at the end; torch
+{torch}, transformers {transformers}. Decoder {hidden_size} x {num_layers} layers, feed-forward {intermediate_size},
+heads {num_heads}/{num_kv_heads}; tower {tower_width} x {tower_layers} layers; prompts of {visual} visual and {text}
+text tokens. Weights: {weights}, the same tensors in all rows but for routers and projectors. {clock} seconds,
+medians of {rounds} rounds in random order after {warmup} untimed run(s) and one for the memory; a ratio is the
 median of the ratios within a round, in brackets its quartiles.
 
-"visual" is the realised share of the dense visual FLOPs (Eq. 8), which budgets are about; "full" counts all tokens,
-three FFN matrices and what it takes to decide; "measured" is what torch's counter saw. All are of the decoder's
-prefill, relative to plain LLaVA's. "time / FLOPs" is prefill / dense over the share. encode + prefill + decode =
-end-to-end; select is a part of the first two: docs/benchmarking.md. Peak is the most allocated in a run beyond what
-was held before it.
+"visual" is the realised share of the dense visual FLOPs (Eq. 8), which budgets are about; "full" counts all
+tokens, three FFN matrices and what it takes to decide; "measured" is what torch's counter saw. All are of the
+decoder's prefill, relative to plain LLaVA's. "time / FLOPs" is prefill / dense over the share. encode + prefill +
+decode = end-to-end; select is a part of the first two: docs/benchmarking.md. Peak is the most allocated in a run
+beyond what was held before it.
 """
 
 
@@ -45,6 +45,7 @@ def _notes(document: Row) -> str:
     values = (
         dict(document["shape"]) | dict(document["versions"]) | dict(document["load_average"]) | dict(contract)
     )
+    values["weights"] = document["weights"]
     values["clock"] = {"wall": "Wall-clock", "cpu": "Processor"}[contract["clock"]]
     return _NOTES.format(**values)
 
@@ -54,9 +55,7 @@ def _warnings(document: Row) -> list[str]:
     lacking = sorted({name for row in rows for name in row["attention_not_counted"]})
     if not lacking:
         return []
-    return [
-        f"\"measured\" lacks the attention kernels {', '.join(lacking)}, which torch's counter doesn't know.\n"
-    ]
+    return [f"\"measured\" lacks attention that torch's counter doesn't know: {', '.join(lacking)}.\n"]
 
 
 def _rendered(columns: Mapping[str, Callable[[Row], str]], rows: Sequence[Row]) -> str:

@@ -9,24 +9,24 @@ from typing import Any
 
 import torch
 
-from llava.bench.compare.accuracy import read_results
 from llava.bench.compare.arguments import CompareArguments, parse
 from llava.bench.compare.case import Prepared, run_case
 from llava.bench.compare.contenders import Contender, Missed, build_contenders, is_met, wanted
 from llava.bench.compare.counting import count
-from llava.bench.compare.plot import draw, draw_accuracy
+from llava.bench.compare.plot import draw
 from llava.bench.compare.report import markdown
-from llava.bench.compare.schema import NAME, problems
+from llava.bench.compare.schema import NAME, check, read
 from llava.bench.inputs import Batch, make_batch
 from llava.bench.report import device_name, versions
+from llava.model.llava_llama import LlavaLlamaForCausalLM
 
 IN_THE_CLOCK = {
     "end_to_end": "generate() from ids and pixels on the device to the last id: all that follows",
     "encode": "from its call to the decoder's first: vision tower, projector, merging into the prompt",
     "prefill": "from there to the first token's logits: the decoder over the prompts, the head for one row",
     "decode": "from there to the end: choosing tokens, one pass for each after the first",
-    "select": "what the method itself costs, a part of encode and prefill: inside the decoder the calls of its "
-    "reducer and the making of scores, between marks; in front of it encode less dense's in the same "
+    "select": "what the method itself costs, a part of encode and prefill: inside the decoder the calls of "
+    "its reducer and the making of scores, between marks; in front of it encode less dense's in the same "
     "round, for projectors without the tower",
 }
 
@@ -35,28 +35,36 @@ def compare(words: Sequence[str]) -> dict[str, Any]:
     """Run `python -m llava.bench compare` with the flags behind that.
 
     Raises:
-        ValueError: flags, settings or result folders that can't be, or models that don't do as they should.
+        ValueError: flags or settings that can't be, models that don't do as they should, or, with --render, a
+            file that isn't a comparison's.
     """
     arguments = parse(words)
+    if arguments.render is not None:
+        document = read(Path(arguments.render))
+        render(document, Path(arguments.render).parent)
+    else:
+        document = _measured(arguments, words)
+    print(markdown(document))  # noqa: T201 - the command's output
+    return document
+
+
+def _measured(arguments: CompareArguments, words: Sequence[str]) -> dict[str, Any]:
+    """Time everything, batch after batch; what there is is written after every case."""
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    accuracy = read_results(arguments.results)
     found, missed = wanted(arguments)
     contenders = list(build_contenders(found, arguments))
-    document = _head(arguments, words, missed, contenders[0]) | {"accuracy": accuracy}
+    dense = contenders[0].model
+    document = _head(arguments, words, missed, dense)
     for size in arguments.batches:
-        batch = make_batch(
-            contenders[0].model, arguments.shape, size=size, seed=arguments.seed, has_tower=True
-        )
+        batch = make_batch(dense, arguments.shape, size=size, seed=arguments.seed, has_tower=True)
         prepared = [_prepare(contender, batch) for contender in contenders]
         kept = [one for one in prepared if _is_on_budget(one, arguments)]
-        off = [one for one in prepared if one not in kept]
-        document["missed"] += [_missed_in_run(one, size) for one in off]
+        document["missed"] += [_missed(one, size) for one in prepared if one not in kept]
         for answer in arguments.answers:
             document["cases"].append(run_case(kept, batch, arguments, answer))
             document["load_average"]["end"] = os.getloadavg()[0]
             write(document, Path(arguments.output))
-    print(markdown(document))  # noqa: T201 - the command's output
     return document
 
 
@@ -70,26 +78,19 @@ def _is_on_budget(one: Prepared, arguments: CompareArguments) -> bool:
     return budget is None or is_met(one.facts.share, budget, arguments.tolerance)
 
 
-def _missed_in_run(one: Prepared, size: int) -> dict[str, Any]:
+def _missed(one: Prepared, size: int) -> dict[str, Any]:
     """Report a method that kept another share of a batch than was computed, which depends on its images."""
     contender = one.contender
     assert contender.budget is not None
-    missed = Missed(contender.setting.method, contender.budget, one.facts.share, contender.setting.words)
-    return _missed(missed) | {"batch": size}
-
-
-def _missed(one: Missed) -> dict[str, Any]:
-    return {
-        "method": one.method,
-        "budget": one.budget,
-        "nearest": one.nearest,
-        "settings": list(one.words),
-        "batch": None,
-    }
+    words = list(contender.setting.words)
+    return Missed(contender.setting.method, contender.budget, one.facts.share, words, size)._asdict()
 
 
 def _head(
-    arguments: CompareArguments, words: Sequence[str], missed: Sequence[Missed], dense: Contender
+    arguments: CompareArguments,
+    words: Sequence[str],
+    missed: Sequence[Missed],
+    dense: LlavaLlamaForCausalLM,
 ) -> dict[str, Any]:
     """Say what a reader needs to judge or to repeat the run."""
     shape = arguments.shape
@@ -111,23 +112,27 @@ def _head(
         },
         "versions": versions(),
         "load_average": {"start": os.getloadavg()[0], "end": os.getloadavg()[0]},
-        "preset": arguments.preset,
+        "preset": arguments.preset if arguments.model_path is None else "checkpoint",
+        "weights": arguments.model_path or "random",
         "shape": vars(shape) | {"visual": shape.visual, "dpe_layers": list(shape.dpe_layers)},
-        "parameters": sum(value.numel() for value in dense.model.parameters()),
+        "parameters": sum(value.numel() for value in dense.parameters()),
         "budgets": list(arguments.budgets),
         "tolerance": arguments.tolerance,
-        "missed": [_missed(one) for one in missed],
+        "missed": [one._asdict() for one in missed],
         "cases": [],
     }
 
 
 def write(document: dict[str, Any], folder: Path) -> None:
-    """Write what there is of a comparison; it has the fields of docs/benchmarking.md or it isn't written."""
-    wrong = problems(document)
-    assert not wrong, wrong
+    """Write what there is of a comparison; it follows the schema or isn't written."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "compare.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    path = folder / "compare.json"
+    check(document, str(path))
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    render(document, folder)
+
+
+def render(document: dict[str, Any], folder: Path) -> None:
+    """Write the table and the figure of a comparison."""
     (folder / "compare.md").write_text(markdown(document), encoding="utf-8")
     draw(document, folder / "compare.png")
-    if document["accuracy"]:
-        draw_accuracy(document, folder / "compare_accuracy.png")

@@ -9,8 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from llava.bench.compare.twin import tokens_in_front
-from llava.bench.shapes import Shape, our_config, tower_config
-from llava.model.crop_shape import crop_shape
+from llava.bench.shapes import Shape
 from llava.model.reduction import (
     METHODS,
     PROJECTORS,
@@ -149,9 +148,8 @@ def visual_tokens(setting: Setting, shape: Shape) -> list[float]:
 
 def _entering(setting: Setting, shape: Shape) -> float:
     """Count the visual tokens of an image that the decoder is given."""
-    if setting.where == "projector":
-        config = our_config(shape, None, None, setting.saved_projector)
-        return crop_shape(config, tower_config(shape)).tokens
+    if setting.projector is not None:
+        return setting.projector.num_tokens((shape.grid, shape.grid))
     if setting.where == "front":
         assert setting.saved_reduction is not None
         return tokens_in_front(setting.saved_reduction, shape)
