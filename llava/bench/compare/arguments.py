@@ -73,7 +73,7 @@ class CompareArguments(CommonArguments):
         given += ["--preset"] if self.preset != "default" else []
         if self.model_path is not None and given:
             raise ValueError(
-                f"--model_path brings its sizes along, but {', '.join(given)} was given, too; leave one of them out"
+                f"--model_path brings its sizes along, but {', '.join(given)} was given, too; leave one out"
             )
 
     @property

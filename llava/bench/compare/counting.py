@@ -10,6 +10,7 @@ that moves data cost time and are in no counting.
 Shapes: B samples, L decoder layers, H heads, Q queries, P keys, C head width.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,9 +65,9 @@ class Facts:
 
     encode: float
     """Multiply-adds of tower and projector, measured."""
-    prefill: dict[str, float]
+    prefill: Mapping[str, float]
     """Multiply-adds of the decoder without its head, by counting."""
-    dense: dict[str, float]
+    dense: Mapping[str, float]
     """The same of plain LLaVA's decoder, for the countings that don't need a run."""
     unseen: tuple[str, ...]
     """Attention kernels that ran and that "measured" lacks."""
@@ -101,6 +102,7 @@ def count(contender: Contender, batch: Batch, routes: Routes | None) -> Facts:
     }
     with FlopCounterMode(display=False, custom_mapping=LACKING) as prefill, UnseenAttention(prefill) as then:
         output = model.model(**merged, use_cache=True)
+    assert output.past_key_values is not None
     routing = output.routing if isinstance(output, PyramidOutput) else None
     check_routes(contender.variant, routing, routes)
     samples = report(

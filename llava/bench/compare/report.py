@@ -11,17 +11,17 @@ Row = Mapping[str, Any]
 
 _NOTES = """\
 {device}, {dtype}, {threads} thread(s), load average {start:.1f} at the start and {end:.1f} at the end; torch
-{torch}, transformers {transformers}. Decoder {hidden_size} x {num_layers} layers, feed-forward {intermediate_size},
-heads {num_heads}/{num_kv_heads}; tower {tower_width} x {tower_layers} layers; prompts of {visual} visual and {text}
-text tokens. Weights: {weights}, the same tensors in all rows but for routers and projectors. {clock} seconds,
-medians of {rounds} rounds in random order after {warmup} untimed run(s) and one for the memory; a ratio is the
-median of the ratios within a round, in brackets its quartiles.
+{torch}, transformers {transformers}. Decoder {hidden_size} x {num_layers} layers, feed-forward
+{intermediate_size}, heads {num_heads}/{num_kv_heads}; tower {tower_width} x {tower_layers} layers; prompts of
+{visual} visual and {text} text tokens. Weights: {weights}, the same tensors in all rows but for routers and
+projectors. {clock} seconds, medians of {rounds} rounds in random order after {warmup} untimed run(s) and one
+for the memory; a ratio is the median of the ratios within a round, in brackets its quartiles.
 
 "visual" is the realised share of the dense visual FLOPs (Eq. 8), which budgets are about; "full" counts all
-tokens, three FFN matrices and what it takes to decide; "measured" is what torch's counter saw. All are of the
-decoder's prefill, relative to plain LLaVA's. "time / FLOPs" is prefill / dense over the share. encode + prefill +
-decode = end-to-end; select is a part of the first two: docs/benchmarking.md. Peak is the most allocated in a run
-beyond what was held before it.
+tokens, three FFN matrices and what it takes to decide; "measured" is what torch's counter saw. All are of
+the decoder's prefill, relative to plain LLaVA's. "time / FLOPs" is prefill / dense over the share. encode +
+prefill + decode = end-to-end; select is a part of the first two: docs/benchmarking.md. Peak is the most
+allocated in a run beyond what was held before it.
 """
 
 

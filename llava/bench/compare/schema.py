@@ -128,8 +128,8 @@ def check(document: Any, source: str) -> None:
     found = document.get("schema") if isinstance(document, dict) else None
     if found != NAME:
         raise ValueError(
-            f"{source} has the schema {found!r}, expected {NAME!r}: it is no result of `llava.bench compare`, "
-            f"or another version's; measure anew"
+            f"{source} has the schema {found!r}, expected {NAME!r}: it is no result of `llava.bench "
+            f"compare`, or another version's; measure anew"
         )
     wrong = problems(document, SCHEMA)
     if not wrong:

@@ -108,7 +108,7 @@ def _places(method: str, given: Sequence[str], shape: Shape) -> list[str]:
     """Put reductions whose places aren't given where they stand in the published depth."""
     named = {word.partition("=")[0] for word in given}
     config: Any = METHODS[method]
-    defaults = {field.name: field.default for field in fields(config)}
+    defaults: dict[str, Any] = {field.name: field.default for field in fields(config)}
     if not issubclass(config, ReducerConfig):
         return []
     if "layers" in defaults and "layers" not in named:
@@ -129,7 +129,7 @@ def visual_tokens(setting: Setting, shape: Shape) -> list[float]:
     places: tuple[int, ...] = config.places if isinstance(config, ReducerConfig) else ()
     counts: list[float] = [_entering(setting, shape)]
     grid = (shape.grid, shape.grid)
-    kernels = setting.route and parse_route(",".join(setting.route))
+    kernels = parse_route(",".join(setting.route)) if setting.route else ()
     if isinstance(config, FixedRateConfig):
         kernels = config.windows
     edge = "ceil" if config is None else config.to_dict().get("edge", "ceil")
