@@ -43,9 +43,9 @@ def _counts(shape: Shape) -> list[str]:
     return [str(count) for count in range(1, shape.visual + 1)]
 
 
-def _few(most: int, steps: int = 64) -> list[str]:
-    """Spread counts from 1 to below `most`: what they come to is found by running a tiny model for each."""
-    return [str(count) for count in range(max(1, most // steps), most, max(1, most // steps))]
+def _few(most: int, steps: int = 24) -> list[str]:
+    """Spread counts from 1 to `most`: what each comes to is found by running a tiny model."""
+    return [str(count) for count in sorted({max(1, most * step // steps) for step in range(1, steps + 1)})]
 
 
 KNOBS: dict[str, Callable[[Shape], Sequence[str]]] = {
@@ -56,8 +56,8 @@ KNOBS: dict[str, Callable[[Shape], Sequence[str]]] = {
     "keeps": lambda shape: [",".join([share] * len(shape.dpe_layers)) for share in _shares(shape)],
     "num_queries": _counts,
     "scale": lambda shape: [str(scale) for scale in range(1, shape.grid + 1) if shape.grid % scale == 0],
-    "dominant": lambda shape: _few(shape.visual),
-    "uniform": lambda _: [f"{step / 2:g}" for step in range(48)],
+    "dominant": lambda shape: _few(shape.visual * 7 // 8),  # others are left to be merged
+    "uniform": lambda _: [str(samples) for samples in range(24)],
     "side": lambda shape: [str(PATCH * rows) for rows in range(1, shape.grid + 1)],
     "layer": lambda shape: [str(layer) for layer in range(1, shape.num_layers)],
 }
