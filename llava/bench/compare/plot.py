@@ -23,7 +23,7 @@ def draw(document: Mapping[str, Any], path: Path) -> None:
     style = styles([row["method"] for row in rows])
     size = (3.6 * (1 + len(answers)), 3.4 * len(batches) + 0.9)
     figure = _figure(*size)
-    panels = figure.subplots(len(batches), 1 + len(answers), squeeze=False, sharex=True)
+    panels = figure.subplots(len(batches), 1 + len(answers), squeeze=False)
     for line, batch in zip(panels, batches, strict=True):
         prefill = cases[batch, answers[0]]
         _panel(line[0], prefill, "prefill", f"prefill, batch {batch}", style)
@@ -72,7 +72,8 @@ def _panel(
             **style[method],
         )
     axes.set_title(title, loc="left", fontsize=9, color=TEXT)
-    axes.set(xlim=(0, 1.08), ylim=(0, None))
+    lowest = min(min(row["flops_share"]["full"], row["phases"][phase]["over_dense"]["low"]) for row in rows)
+    axes.set(xlim=(max(0, lowest - 0.06), 1.06), ylim=(max(0, lowest - 0.06), None))
     axes.set_xlabel("FLOPs / dense (full)", fontsize=8)
     axes.set_ylabel("time / dense", fontsize=8)
     _tidy(axes)
