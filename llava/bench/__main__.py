@@ -1,8 +1,9 @@
-"""Time prefill, decoding or training against transformers' LLaVA and against the FLOPs.
+"""Time prefill, decoding or training against transformers' LLaVA, or methods against each other; and FLOPs.
 
-python -m llava.bench prefill                      # the figures of docs/benchmark.md, on this CPU
+python -m llava.bench prefill                      # the figures of docs/benchmarking.md, on this CPU
 python -m llava.bench prefill --preset 7b --batch 1 8 32 --tower True    # on a GPU
 python -m llava.bench train --zero 3 --ranks 2     # under DeepSpeed
+python -m llava.bench compare --budgets 0.25 0.5   # dense, DPN and its rivals; flags: compare --help
 """
 
 import json
@@ -16,6 +17,7 @@ import torch
 from llava.bench import ranks
 from llava.bench.arguments import MODES, BenchArguments, parse
 from llava.bench.cases import run_case
+from llava.bench.compare.run import compare
 from llava.bench.plot import draw
 from llava.bench.report import markdown, summarise
 from llava.bench.variants import make_variants
@@ -23,10 +25,14 @@ from llava.bench.variants import make_variants
 
 def main(words: Sequence[str] | None = None) -> None:
     """Measure; what is wrong with the flags ends in one line, not in a traceback."""
+    given = list(sys.argv[1:] if words is None else words)
     try:
-        mode, arguments = parse(words)
+        if given[:1] == ["compare"]:
+            compare(given[1:])
+            return
+        mode, arguments = parse(given)
         if arguments.zero and not ranks.is_rank():
-            ranks.launch(sys.argv[1:] if words is None else words, arguments)
+            ranks.launch(given, arguments)
         else:
             run(mode, arguments)
     except ValueError as error:

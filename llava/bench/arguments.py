@@ -1,4 +1,4 @@
-"""The command line of `python -m llava.bench`."""
+"""The command line of `python -m llava.bench`: what all modes share; flags of prefill, decode, train."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ import torch
 from transformers import HfArgumentParser
 from transformers.hf_argparser import DataClassType
 
-from llava.bench.shapes import PRESETS, Shape
+from llava.bench.shapes import PRESETS, SIZES, Shape
 from llava.bench.timing import CLOCKS
 
 MODES = {"prefill": (1, 4, 8), "decode": (1, 8), "train": (8,)}
@@ -22,8 +22,8 @@ def flag(default: Any, text: str) -> Any:
 
 
 @dataclass
-class BenchArguments:
-    """What is timed, in which sizes, how often and where. Flags may be spelled with hyphens too."""
+class CommonArguments:
+    """Which model is timed, how often and where. Flags may be spelled with hyphens too."""
 
     preset: str = flag("default", f"sizes of the model: {', '.join(PRESETS)}; the flags below override them")
     hidden_size: int | None = flag(None, "width of the decoder")
@@ -34,9 +34,62 @@ class BenchArguments:
     vocab_size: int | None = flag(None, "rows of embedding and head")
     grid: int | None = flag(None, "rows and columns of an image's visual tokens")
     text: int | None = flag(None, "text tokens of a prompt; in training with its answer")
+    tower_width: int | None = flag(None, "width of the vision tower")
+    tower_layers: int | None = flag(None, "layers of the vision tower")
     batch: list[int] | None = field(
         default=None, metadata={"help": "samples per batch; several are timed one after another"}
     )
+    rounds: int = flag(10, "times everything is timed; medians are reported")
+    warmup: int = flag(2, "untimed runs of everything before that")
+    clock: str = flag("wall", "clock of the reported seconds: wall, or cpu where other jobs share the cores")
+    threads: int | None = flag(None, "threads of torch on the CPU; unset: torch's own choice")
+    device: str = flag("auto", "auto: the first GPU where there is one, else the CPU")
+    dtype: str = flag("auto", "auto, float32, float16 or bfloat16; auto: bfloat16 on a GPU, else float32")
+    seed: int = flag(0, "of weights, inputs, mixed routes and the order of runs")
+    output: str = flag("results/bench", "folder for MODE.json, MODE.md and MODE.png")
+
+    def __post_init__(self) -> None:
+        """Refuse what can't work; every message names the flag, the rule and the value."""
+        if self.preset not in PRESETS:
+            raise ValueError(f"--preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
+        if self.dtype not in ("auto", *DTYPES):
+            raise ValueError(f"--dtype must be auto or one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        if self.clock not in CLOCKS:
+            raise ValueError(f"--clock must be one of {', '.join(CLOCKS)}, got {self.clock!r}")
+        self.refuse_below_one("rounds", [self.rounds])
+        self.refuse_below_one("batch", self.batch or [])
+        self.refuse_below_one("threads", [] if self.threads is None else [self.threads])
+        if self.warmup < 0:
+            raise ValueError(f"--warmup must be 0 or more, got {self.warmup}")
+
+    @staticmethod
+    def refuse_below_one(name: str, values: Sequence[int]) -> None:
+        """Refuse, with a ValueError, counts of a flag that aren't positive."""
+        if min(values, default=1) < 1:
+            raise ValueError(f"--{name} must be 1 or more, got {min(values)}")
+
+    @property
+    def shape(self) -> Shape:
+        """Sizes of the model: the preset's, and what was given beside it."""
+        return PRESETS[self.preset].with_sizes({name: getattr(self, name) for name in SIZES})
+
+    @property
+    def torch_device(self) -> torch.device:
+        """Where everything runs."""
+        automatic = "cuda" if torch.cuda.is_available() else "cpu"
+        return torch.device(automatic if self.device == "auto" else self.device)
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """Type of weights and activations."""
+        automatic = "bfloat16" if self.torch_device.type == "cuda" else "float32"
+        return DTYPES[automatic if self.dtype == "auto" else self.dtype]
+
+
+@dataclass
+class BenchArguments(CommonArguments):
+    """What of prefill, decoding or training is timed."""
+
     routes: list[str] = field(
         default_factory=lambda: ["1x2,1x2,1x2", "2x2,1x2,1x1", "2x2,2x2,2x2"],
         metadata={"help": "uniform routes, one kernel per DPE"},
@@ -53,37 +106,18 @@ class BenchArguments:
     tower: bool = flag(False, "include vision tower and projector in the clock (not in train)")
     zero: int = flag(0, "train: ZeRO stage 2 or 3 of DeepSpeed; 0 is one process without it")
     ranks: int = flag(1, "train with --zero: processes of this machine, each with --batch samples and a GPU")
-    rounds: int = flag(10, "times every variant is timed; medians are reported")
-    warmup: int = flag(2, "untimed runs of every variant before that")
-    clock: str = flag("wall", "clock of the reported seconds: wall, or cpu where other jobs share the cores")
-    threads: int | None = flag(None, "threads of torch on the CPU; unset: torch's own choice")
-    device: str = flag("auto", "auto: the first GPU where there is one, else the CPU")
-    dtype: str = flag("auto", "auto, float32, float16 or bfloat16; auto: bfloat16 on a GPU, else float32")
-    seed: int = flag(0, "of weights, inputs, mixed routes and the order of runs")
-    output: str = flag("results/bench", "folder for MODE.json, MODE.md and MODE.png")
 
     def __post_init__(self) -> None:
         """Refuse what can't work; every message names the flag, the rule and the value."""
-        if self.preset not in PRESETS:
-            raise ValueError(f"--preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
-        if self.dtype not in ("auto", *DTYPES):
-            raise ValueError(f"--dtype must be auto or one of {', '.join(DTYPES)}, got {self.dtype!r}")
-        if self.clock not in CLOCKS:
-            raise ValueError(f"--clock must be one of {', '.join(CLOCKS)}, got {self.clock!r}")
-        numbers = {"rounds": [self.rounds], "batch": self.batch or [], "answers": self.answers}
-        numbers["ranks"] = [self.ranks]
-        numbers["threads"] = [] if self.threads is None else [self.threads]
-        for name, values in numbers.items():
-            if min(values, default=1) < 1:
-                raise ValueError(f"--{name} must be 1 or more, got {min(values)}")
+        super().__post_init__()
+        self.refuse_below_one("answers", self.answers)
+        self.refuse_below_one("ranks", [self.ranks])
         if not 0 < self.supervised < self.shape.text - self.shape.text // 2:
             raise ValueError(
                 f"--supervised must be positive and smaller than the text behind the image, "
                 f"{self.shape.text - self.shape.text // 2} of {self.shape.text} tokens, got {self.supervised}"
             )
         self._check_ranks()
-        if self.warmup < 0:
-            raise ValueError(f"--warmup must be 0 or more, got {self.warmup}")
         if not self.answers:
             raise ValueError("--answers needs at least one length")
         kinds = ("transformers", "dense", "identity", "uniform", "mixed")
@@ -100,33 +134,6 @@ class BenchArguments:
                 "--zero takes float32 or bfloat16: float16 needs a loss scale, which isn't timed"
             )
 
-    @property
-    def shape(self) -> Shape:
-        """Sizes of the model: the preset's, and what was given beside it."""
-        names = (
-            "hidden_size",
-            "intermediate_size",
-            "num_layers",
-            "num_heads",
-            "num_kv_heads",
-            "vocab_size",
-            "grid",
-            "text",
-        )
-        return PRESETS[self.preset].with_sizes({name: getattr(self, name) for name in names})
-
-    @property
-    def torch_device(self) -> torch.device:
-        """Where everything runs."""
-        automatic = "cuda" if torch.cuda.is_available() else "cpu"
-        return torch.device(automatic if self.device == "auto" else self.device)
-
-    @property
-    def torch_dtype(self) -> torch.dtype:
-        """Type of weights and activations."""
-        automatic = "bfloat16" if self.torch_device.type == "cuda" else "float32"
-        return DTYPES[automatic if self.dtype == "auto" else self.dtype]
-
     def wants(self, kind: str) -> bool:
         """Whether variants of this kind are timed."""
         return self.variants is None or kind in self.variants or kind == "dense"
@@ -137,7 +144,11 @@ def parse(words: Sequence[str] | None = None) -> tuple[str, BenchArguments]:
     parser = HfArgumentParser(
         DataClassType(BenchArguments), prog="python -m llava.bench", description=__doc__
     )
-    parser.add_argument("mode", choices=MODES, help="what is timed")
+    parser.add_argument(
+        "mode",
+        choices=MODES,
+        help="what is timed; compare, with flags of its own, is described by `compare --help`",
+    )
     parsed, rest, *_ = parser.parse_args_into_dataclasses(list(words) if words is not None else None)
     if parsed.zero and rest.mode != "train":
         raise ValueError(f"--zero {parsed.zero} is for train: {rest.mode} has no gradients to split")

@@ -1,4 +1,4 @@
-"""The goals that a run is held against (docs/benchmark.md says on which sizes and machine they are meant)."""
+"""The goals that a run is held against (docs/benchmarking.md says for which sizes and machine)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

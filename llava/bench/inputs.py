@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from llava.bench.shapes import PATCH, Shape
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
@@ -87,3 +88,11 @@ def make_batch(
         "attention_mask": torch.ones_like(expanded),
     }
     return Batch({"input_ids": on_device, "images": pixels}, reference, merged, truth, size)
+
+
+def pixels_of(model: LlavaLlamaForCausalLM, pixels: Tensor) -> Tensor:
+    """Give images (B, 3, h, w) at the size that a model's tower reads, which a reduction may make smaller."""
+    side = model.get_vision_tower().image_side
+    if pixels.shape[-1] == side:
+        return pixels
+    return functional.interpolate(pixels, (side, side), mode="area")

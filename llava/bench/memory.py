@@ -1,4 +1,4 @@
-"""What a training step needs of memory beside what is held anyway, measured outside the clock."""
+"""What a run needs of memory beside what is held anyway, measured outside the clock."""
 
 from typing import Any
 
@@ -22,8 +22,13 @@ def step_memory(task: Task, model: nn.Module, device: torch.device) -> dict[str,
         activations, gradients, gathered weights, passing results. `kept_bytes`: what autograd keeps between
         forward and backward pass, without the weights.
     """
+    return {"step_bytes": peak_memory(task, device), "kept_bytes": _kept(task, model)}
+
+
+def peak_memory(task: Task, device: torch.device) -> int:
+    """Run a task once and give the most bytes that torch had allocated in it, beyond what it held before."""
     peak = _peak_on_cuda if device.type == "cuda" else _peak_on_cpu
-    return {"step_bytes": peak(task, device), "kept_bytes": _kept(task, model)}
+    return peak(task, device)
 
 
 def _peak_on_cuda(task: Task, device: torch.device) -> int:

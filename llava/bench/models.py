@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText
 
 from llava.bench.shapes import Shape, our_config, reference_config, tower_config
+from llava.model.config import LlavaConfig
 from llava.model.llava_llama import LlavaLlamaForCausalLM
-from llava.model.reduction import build_reducer
+from llava.model.projector import build_projector
+from llava.model.reduction import VisualProjector, build_reducer
 
 RENAMED = {
     "model.language_model.": "model.",
@@ -42,37 +44,75 @@ def build_reference(shape: Shape, device: torch.device, dtype: torch.dtype, seed
 
 
 def build_ours(
-    reference: nn.Module, shape: Shape, *, reduction: dict[str, Any] | None, has_tower: bool
+    reference: nn.Module,
+    shape: Shape,
+    *,
+    reduction: dict[str, Any] | None,
+    has_tower: bool,
+    projector: tuple[str, dict[str, Any]] | None = None,
 ) -> LlavaLlamaForCausalLM:
-    """Build our model over the reference's weights; routers, which it hasn't, are random.
+    """Build our model over the reference's weights; what it hasn't, routers and other projectors, is random.
 
     Args:
         reference: as `build_reference` gives it.
         shape: its sizes.
         reduction: `to_dict()` of a method's configuration, or None for the dense model.
         has_tower: whether tower and projector are part of the model.
+        projector: type and options of one in place of LLaVA's, where there is a tower.
     """
     weights = {_renamed(name): value for name, value in reference.state_dict().items()}
     if not has_tower:
         weights = {name: value for name, value in weights.items() if not name.startswith(_TOWER)}
+    with tempfile.TemporaryDirectory() as folder:
+        tower_config(shape).save_pretrained(folder)
+        config = our_config(shape, folder if has_tower else None, reduction)
+        return over_weights(weights, config, projector=projector)
+
+
+_PROJECTOR = "model.mm_projector."
+_TOWER = ("model.vision_tower.", _PROJECTOR)
+
+
+def over_weights(
+    weights: dict[str, Tensor], config: LlavaConfig, *, projector: tuple[str, dict[str, Any]] | None = None
+) -> LlavaLlamaForCausalLM:
+    """Build our model around tensors that are there already; nothing is copied.
+
+    Args:
+        weights: of a model of this configuration under LLaVA's names; a reduction's and another projector's
+            are made here, random.
+        config: becomes the model's own.
+        projector: type and options of a projector in place of LLaVA's, whose weights are then left alone.
+    """
+    head = weights["lm_head.weight"]
     fresh = build_reducer(
-        reduction,
-        width=shape.hidden_size,
-        num_layers=shape.num_layers,
-        intermediate_size=shape.intermediate_size,
+        config.reduction,
+        width=config.hidden_size,
+        num_layers=config.num_hidden_layers,
+        intermediate_size=config.intermediate_size,
     )
     if fresh is not None:
-        fresh.to(reference.get_parameter("lm_head.weight").device)
-        weights |= {f"model.reducer.{name}": value for name, value in fresh.state_dict().items()}
-    with tempfile.TemporaryDirectory() as folder, init_empty_weights(include_buffers=False):
-        tower_config(shape).save_pretrained(folder)
-        model = LlavaLlamaForCausalLM(our_config(shape, folder if has_tower else None, reduction))
+        weights = weights | {
+            f"model.reducer.{name}": value.to(head.device) for name, value in fresh.state_dict().items()
+        }
+    if projector is not None:
+        config.mm_projector_type, config.mm_projector_options = projector
+        weights = {name: value for name, value in weights.items() if not name.startswith(_PROJECTOR)}
+        weights |= _fresh_projector(config, head)
+    with init_empty_weights(include_buffers=False):
+        model = LlavaLlamaForCausalLM(config)
     model.load_state_dict(weights, assign=True)
-    device: Any = reference.get_parameter("lm_head.weight").device
+    device: Any = head.device
     return model.to(device).eval()  # moves the rotary buffers only
 
 
-_TOWER = ("model.vision_tower.", "model.mm_projector.")
+def _fresh_projector(config: LlavaConfig, like: Tensor) -> dict[str, Tensor]:
+    """Initialise the projector that a configuration names, of the device and type of another tensor."""
+    projector = build_projector(config)
+    if isinstance(projector, VisualProjector):
+        for module in projector.modules():
+            projector.init_weights(module)  # what torch's own layers don't initialise
+    return {f"{_PROJECTOR}{name}": value.to(like) for name, value in projector.state_dict().items()}
 
 
 def _renamed(name: str) -> str:

@@ -32,7 +32,6 @@ _MEMORY_NOTES = """\
 def summarise(mode: str, arguments: BenchArguments, cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Collect what a reader needs to judge or to repeat the run."""
     shape = arguments.shape
-    packages = ("torch", "transformers", *(("deepspeed",) if arguments.zero else ()))
     return {
         "mode": mode,
         "in_the_clock": IN_THE_CLOCK[mode],
@@ -40,11 +39,7 @@ def summarise(mode: str, arguments: BenchArguments, cases: Sequence[Mapping[str,
         "device": device_name(arguments.torch_device),
         "dtype": str(arguments.torch_dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
-        "versions": {
-            "dpn-llava": __version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in packages},
-        },
+        "versions": versions("deepspeed") if arguments.zero else versions(),
         "preset": arguments.preset,
         "shape": vars(shape) | {"visual": shape.visual, "dpe_layers": list(shape.dpe_layers)},
         "clock": arguments.clock,
@@ -56,6 +51,15 @@ def summarise(mode: str, arguments: BenchArguments, cases: Sequence[Mapping[str,
         "counting": "ratios over FLOPs use the full counting (dpn/flops.py)",
         "bars": [] if arguments.zero else judge(mode, cases),
         "cases": list(cases),
+    }
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Name the versions of this repository, Python, torch, transformers and further packages."""
+    return {
+        "dpn-llava": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "transformers", *packages)},
     }
 
 
@@ -73,13 +77,13 @@ def markdown(summary: Mapping[str, Any]) -> str:
     """Render a run: the goals, one table per case, and how it was measured."""
     parts = [f"# llava.bench {summary['mode']}, {summary['preset']}\n"]
     if summary["bars"]:
-        parts.append(_table(_BAR_COLUMNS, [_bar_cells(bar) for bar in summary["bars"]]))
+        parts.append(table(_BAR_COLUMNS, [_bar_cells(bar) for bar in summary["bars"]]))
     for case in summary["cases"]:
         answer = "" if case["answer"] is None else f", {case['answer']} answer tokens"
         parts.append(f"## batch {case['batch']}{answer}\n")
         columns = _columns(case["variants"])
         rows = [[_COLUMNS[name](row, case) for name in columns] for row in case["variants"]]
-        parts.append(_table(columns, rows))
+        parts.append(table(columns, rows))
     values = dict(summary["shape"]) | dict(summary["versions"]) | dict(summary)
     values["tower"] = "with vision tower and projector" if summary["tower"] else "without the vision tower"
     values["dpe_layers"] = ", ".join(map(str, summary["shape"]["dpe_layers"]))
@@ -92,12 +96,13 @@ def markdown(summary: Mapping[str, Any]) -> str:
     return "\n".join([*parts, notes.format(**values)])
 
 
-def _quartiles(found: Mapping[str, float]) -> str:
+def quartiles(found: Mapping[str, float]) -> str:
+    """Write a ratio and its quartiles."""
     return f"{found['median']:.3f} ({found['low']:.3f}-{found['high']:.3f})"
 
 
 def _ratio(name: str) -> Any:
-    return lambda row, _: _quartiles(row[name]) if name in row else ""
+    return lambda row, _: quartiles(row[name]) if name in row else ""
 
 
 _COLUMNS = {
@@ -158,6 +163,7 @@ def _bar_cells(bar: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a Markdown table whose first column is text and whose others are numbers."""
     lines = [list(columns), ["---", *["---:"] * (len(columns) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"

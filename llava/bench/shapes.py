@@ -70,6 +70,19 @@ class Shape:
         return replace(self, **{name: value for name, value in given.items() if value is not None})
 
 
+SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_layers",
+    "num_heads",
+    "num_kv_heads",
+    "vocab_size",
+    "grid",
+    "text",
+    "tower_width",
+    "tower_layers",
+)
+"""Fields of a Shape that flags may override: all of them."""
 PRESETS = {
     "tiny": Shape(
         hidden_size=64,

@@ -17,11 +17,12 @@ from dpn.compare import changed_fields, require_same_method, with_inference_fiel
 from dpn.config import DpnConfig
 from dpn.consequences import Consequences
 from dpn.dpe import DynamicPyramid
+from dpn.experts import GridPool
 from dpn.flops import DecoderShape, count_flops, count_full_flops, stage_cost, visual_cost
 from dpn.layout import Layout
 from dpn.loss import expected_rates, loss_of_routing
 from dpn.method import FixedRateConfig, FrontConfig, MethodConfig, ReducerConfig
-from dpn.methods import from_dict, front_config, reducer_config
+from dpn.methods import METHODS, from_dict, front_config, reducer_config
 from dpn.parse import expert_indices, parse_fields, parse_reduction, parse_route
 from dpn.projectors.base import ProjectorConfig, TowerShape, VisualProjector
 from dpn.projectors.build import PROJECTORS, build_visual_projector
@@ -32,12 +33,14 @@ from dpn.release import FIELD as POOLING
 from dpn.release import config_from_pooling, has_router
 from dpn.release import key_mapping as pooling_key_mapping
 from dpn.routing import UNROUTED, Routing, forced_routes, per_layer
+from dpn.selection import kept_of
 from dpn.selectors.base import AttendedFeatures, SelectorConfig
 from dpn.spans import LAST, ROUTER, TEXT, VISUAL
 
 __all__ = [
     "LAST",
     "LOWEST_SHIFT",
+    "METHODS",
     "POOLING",
     "PROJECTORS",
     "ROUTER",
@@ -53,6 +56,7 @@ __all__ = [
     "DynamicPyramid",
     "FixedRateConfig",
     "FrontConfig",
+    "GridPool",
     "Layout",
     "MethodConfig",
     "PacksSamples",
@@ -84,6 +88,7 @@ __all__ = [
     "front_config",
     "full_mask",
     "has_router",
+    "kept_of",
     "loss_of_routing",
     "next_shifts",
     "parse_projector",
