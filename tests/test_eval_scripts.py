@@ -108,6 +108,15 @@ def test_all_runs_what_is_there_names_the_rest_and_prints_one_table(world, check
     assert (tmp_path / "out" / "table.md").read_text() in shown
 
 
+def test_a_dry_run_of_all_shows_the_command_and_runs_nothing(world, tmp_path):
+    shown = script("all", "a/checkpoint", DATA_ROOT=world, OUTPUT=tmp_path / "out", DRY_RUN=1)
+    words = shown.splitlines()[1:]
+    assert words[:3] == ["python", "-m", "llava.eval"]
+    assert words[words.index("--model_path") + 1] == "a/checkpoint"
+    assert set(BENCHMARKS) < set(words)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_ranks_share_the_questions_under_a_launcher(launcher, world, checkpoint, tmp_path):
     """Three ranks, two questions: one rank has nothing to do."""

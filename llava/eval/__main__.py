@@ -7,6 +7,7 @@ torchrun --nproc_per_node 8 -m llava.eval ...    # the questions are shared amon
 import json
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from llava.eval.arguments import EvalArguments, parse
 from llava.eval.export import export_answers
@@ -33,15 +34,24 @@ def run(arguments: EvalArguments) -> None:
     plans = plan_run(arguments, ranks)
     ranks.join()
     session = load_session(arguments, ranks, arguments.reduction)
-    for plan in plans:
-        evaluate(plan, session, ranks, arguments)
+    problems = [
+        problem for plan in plans if (problem := evaluate(plan, session, ranks, arguments)) is not None
+    ]
     ranks.leave()
+    if problems:
+        raise ValueError("; ".join(problems))
 
 
-def evaluate(plan: Plan, session: Session, ranks: Ranks, arguments: EvalArguments) -> None:
-    """Answer on every rank; the first rank then merges, scores, exports and prints."""
+def evaluate(plan: Plan, session: Session, ranks: Ranks, arguments: EvalArguments) -> str | None:
+    """Answer on every rank; the first rank then merges, scores, exports and prints.
+
+    Returns:
+        why no submission could be written, None where there is nothing of that kind to say: the benchmarks
+        behind this one are evaluated all the same.
+    """
     answer_all(plan, session, ranks)
     ranks.wait()
+    problem = None
     if ranks.rank == 0:
         rows = plan.files.merge(plan.benchmark, plan.questions)
         scores = build_scores(plan, session, rows, arguments.label_suffix())
@@ -51,10 +61,23 @@ def evaluate(plan: Plan, session: Session, ranks: Ranks, arguments: EvalArgument
         else:
             print(json.dumps({scores["protocol"]: scores["metrics"][scores["headline"]]}))
         if plan.benchmark.submission and arguments.max_samples is None:
-            answers = AnswersFile(plan.files.merged, rows)
-            output = plan.files.folder / plan.benchmark.submission
-            print("\n".join(export_answers(plan.benchmark, plan.data_root, answers, output)))
+            problem = _export(plan, rows)
     ranks.wait()
+    return problem
+
+
+def _export(plan: Plan, rows: list[dict[str, Any]]) -> str | None:
+    """Write the submission beside the scores; return what was wrong."""
+    answers = AnswersFile(plan.files.merged, rows)
+    output = plan.files.folder / plan.benchmark.submission
+    try:
+        print("\n".join(export_answers(plan.benchmark, plan.data_root, answers, output)))
+    except ValueError as error:
+        return (
+            f"{error}: answers and scores are there, but no {output}; write it with python -m "
+            f"llava.eval.export {plan.benchmark.name} once that is mended"
+        )
+    return None
 
 
 if __name__ == "__main__":

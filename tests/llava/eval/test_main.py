@@ -5,7 +5,7 @@ import json
 import pytest
 
 from llava.eval.__main__ import main
-from tests.llava.eval.conftest import read_lines
+from tests.llava.eval.conftest import SUFFIX, draw, read_lines, write_lines
 
 FORCED = ("--reduction", "dpn", "layers=1,2,3", "eval_choice=static", "route=1x2,2x2,1x1")
 
@@ -90,6 +90,19 @@ def test_a_second_run_repeats_no_question(evaluate, capsys):
     first, _ = evaluate("run")
     second, _ = evaluate("run")
     assert first == second
+
+
+def test_a_submission_that_cant_be_written_doesnt_keep_the_next_benchmark_from_its_scores(
+    evaluate, data_root, tmp_path
+):
+    questions = data_root / "vqav2" / "llava_vqav2_mscoco_test-dev2015.jsonl"
+    draw(data_root / "vqav2" / "test2015" / "a.jpg")
+    write_lines(questions, [{"question_id": 1, "image": "a.jpg", "text": f"What?{SUFFIX}"}])
+    with pytest.raises(SystemExit, match=r"test2015\.jsonl: no such file.* llava\.eval\.export vqav2 once"):
+        evaluate("run", "--benchmarks", "vqav2", "pope")
+    folder = tmp_path / "results" / "run"
+    assert json.loads((folder / "pope" / "scores.json").read_text())["num_questions"] == 17
+    assert len(read_lines(folder / "vqav2" / "answers.jsonl")) == 1
 
 
 RIVALS = {

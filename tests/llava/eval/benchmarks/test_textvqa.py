@@ -51,6 +51,20 @@ def test_two_questions_about_one_image_are_told_apart(data_root, rows):
     assert [answer.text for answer in answers] == ["Dakota", "Ten"]
 
 
+def test_a_question_that_is_annotated_twice_has_the_last_answers_with_and_without_the_question_file(data_root):
+    folder = data_root / "textvqa"
+    entries = [
+        {"image_id": "img", "question": question, "answers": [answer] * 10}
+        for question, answer in (("Which?", "first"), ("WHICH?", "last"))
+    ]
+    (folder / "TextVQA_0.5.1_val.json").write_text(json.dumps({"data": entries}))
+    alone = [question.gold[0] for question in TextVqa().references(data_root)]
+    lines = [{"question_id": "img", "image": "a.jpg", "text": f"Which?{SUFFIX}"}] * 2
+    write_lines(folder / "llava_textvqa_val_v051_ocr.jsonl", lines)
+    listed = [question.gold[0] for question in TextVqa().references(data_root)]
+    assert alone == listed == ["last", "last"]
+
+
 def test_nine_annotators_are_refused(data_root):
     path = data_root / "textvqa" / "TextVQA_0.5.1_val.json"
     annotations = json.loads(path.read_text())
