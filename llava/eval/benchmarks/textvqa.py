@@ -100,7 +100,7 @@ class TextVqa(Benchmark):
         return {"accuracy": percent(scores)}
 
     def _annotated(self, folder: Path) -> list[Question]:
-        """Read the annotations; as for upstream the last entry counts where one asks again what another did."""
+        """Read the annotations; of entries that ask the same the last one counts, as for upstream."""
         path = folder / "TextVQA_0.5.1_val.json"
         annotations = read_json(path, "TextVQA's validation annotations")
         entries = annotations.get("data") if isinstance(annotations, dict) else None

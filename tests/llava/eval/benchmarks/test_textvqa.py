@@ -51,7 +51,7 @@ def test_two_questions_about_one_image_are_told_apart(data_root, rows):
     assert [answer.text for answer in answers] == ["Dakota", "Ten"]
 
 
-def test_a_question_that_is_annotated_twice_has_the_last_answers_with_and_without_the_question_file(data_root):
+def test_a_question_annotated_twice_has_the_last_answers_with_and_without_the_question_file(data_root):
     folder = data_root / "textvqa"
     entries = [
         {"image_id": "img", "question": question, "answers": [answer] * 10}
