@@ -70,15 +70,15 @@ _ON_DENSE = {
 """Without training, on plain LLaVA's weights. FastV's paper has K=3 of 32 layers, which is layer 1 of 8;
 VisionZip leaves a quarter of the tokens, as many as the projectors."""
 _ROUTERS = {
-    "policy": "mu=1 cost_warmup_steps=100",
+    "policy": "mu=1",
     "paper-weight1": "preset=paper min_tokens=2 skip_below=2 loss_weight=1",
     "straight-through": "objective=hinge gate=straight_through loss_weight=0.01",
     "gumbel": "objective=hinge gate=straight_through train_choice=gumbel loss_weight=0.01",
     "policy-warm@0.5": "mu=0.5 cost_warmup_steps=100",
+    "policy-warm@1": "mu=1 cost_warmup_steps=100",
     "policy-warm@2": "mu=2 cost_warmup_steps=100",
-    "policy@0.5": "mu=0.5 cost_warmup_steps=0",
-    "policy@1": "mu=1 cost_warmup_steps=0",
-    "policy@2": "mu=2 cost_warmup_steps=0",
+    "policy@0.5": "mu=0.5",
+    "policy@2": "mu=2",
     "policy-budget": "budget=0.4",
     "policy-later": "mu=1 cost_warmup_steps=100 credit=later",
     "policy-entropy": "mu=1 cost_warmup_steps=100 entropy_weight=0.02 exploration_steps=200",

@@ -10,15 +10,15 @@ from llava.toy.study import Run, plan
 
 
 def test_runs_go_seed_by_seed_through_the_methods(tmp_path):
-    runs = plan(["dense", "policy@1"], range(2, 4), tmp_path)
+    runs = plan(["dense", "policy@2"], range(2, 4), tmp_path)
     assert [(run.name, run.seed) for run in runs] == [
         ("dense", 2),
-        ("policy@1", 2),
+        ("policy@2", 2),
         ("dense", 3),
-        ("policy@1", 3),
+        ("policy@2", 3),
     ]
-    assert runs[1].method is METHODS["policy@1"]
-    assert runs[1].folder == tmp_path / "runs" / "policy@1" / "seed2"
+    assert runs[1].method is METHODS["policy@2"]
+    assert runs[1].folder == tmp_path / "runs" / "policy@2" / "seed2"
 
 
 def test_a_method_of_ones_own_is_given_with_its_words(tmp_path):
@@ -97,11 +97,11 @@ def test_a_failed_run_does_not_stop_the_others(tmp_path, settings, monkeypatch, 
             raise subprocess.CalledProcessError(1, command, stderr=f"exit status 1, see {log}")
 
     monkeypatch.setattr(study, "_call", fail_dense)
-    runs = plan(["dense", "policy@1"], range(1), tmp_path)
+    runs = plan(["dense", "policy@2"], range(1), tmp_path)
     assert study.run_all(runs, settings, jobs=2) == 1
     said = capsys.readouterr().out
     assert "dense seed 0: FAILED (exit status 1, see" in said
-    assert "policy@1 seed 0: done" in said
+    assert "policy@2 seed 0: done" in said
 
 
 def test_a_projector_that_fails_leaves_the_others_to_be_trained(tmp_path, settings, monkeypatch, capsys):
