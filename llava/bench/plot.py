@@ -21,8 +21,7 @@ COLOURS = {
 def draw(summary: Mapping[str, Any], path: Path) -> None:
     """Write the figure of a run: one panel per case."""
     cases = summary["cases"]
-    figure = Figure(figsize=(4.6 * len(cases), 4.4), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure(4.6 * len(cases), 4.4)
     panels = figure.subplots(1, len(cases), squeeze=False)[0]
     for axes, case in zip(panels, cases, strict=True):
         axes.spines[["top", "right"]].set_visible(False)
@@ -36,6 +35,18 @@ def draw(summary: Mapping[str, Any], path: Path) -> None:
     figure.supxlabel(
         f"{summary['device']}, {summary['dtype']}, {summary['clock']} clock", fontsize=8, color=QUIET
     )
+    save(figure, path)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Make an empty figure in inches that lays itself out and needs no display."""
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG."""
     figure.savefig(path, dpi=150, metadata={"Software": None})
 
 

@@ -59,13 +59,7 @@ def prefill(variant: Variant, batch: Batch, routes: Routes | None) -> Task:
 def decode(variant: Variant, batch: Batch, routes: Routes | None, *, answer: int, has_tower: bool) -> Task:
     """Whole answers of `answer` tokens, with the time of every token."""
     device = batch.merged["inputs_embeds"].device
-    settings = {
-        "max_new_tokens": answer,
-        "do_sample": False,
-        "use_cache": True,
-        "return_dict_in_generate": True,
-        "pad_token_id": 0,
-    }
+    settings = answer_settings(answer)
 
     def run() -> Any:
         watch = Stopwatch(device)
@@ -84,6 +78,17 @@ def decode(variant: Variant, batch: Batch, routes: Routes | None, *, answer: int
         return {"first_token": float(times[0]), **steps}
 
     return Task(run, after)
+
+
+def answer_settings(tokens: int) -> dict[str, Any]:
+    """Give `generate`'s keywords for greedy answers of so many tokens, with the cache beside them."""
+    return {
+        "max_new_tokens": tokens,
+        "do_sample": False,
+        "use_cache": True,
+        "return_dict_in_generate": True,
+        "pad_token_id": 0,
+    }
 
 
 def _generate(variant: Variant, batch: Batch, has_tower: bool) -> Callable[..., Any]:

@@ -34,12 +34,9 @@ def run(arguments: EvalArguments) -> None:
     plans = plan_run(arguments, ranks)
     ranks.join()
     session = load_session(arguments, ranks, arguments.reduction)
-    problems = [
-        problem for plan in plans if (problem := evaluate(plan, session, ranks, arguments)) is not None
-    ]
+    problems = [evaluate(plan, session, ranks, arguments) for plan in plans]
     ranks.leave()
-    if problems:
-        raise ValueError("; ".join(problems))
+    refuse_problems(problems)
 
 
 def evaluate(plan: Plan, session: Session, ranks: Ranks, arguments: EvalArguments) -> str | None:
@@ -64,6 +61,12 @@ def evaluate(plan: Plan, session: Session, ranks: Ranks, arguments: EvalArgument
             problem = _export(plan, rows)
     ranks.wait()
     return problem
+
+
+def refuse_problems(problems: Sequence[str | None]) -> None:
+    """Raise a ValueError that lists what `evaluate` said of several benchmarks; nothing if all went well."""
+    if found := [problem for problem in problems if problem is not None]:
+        raise ValueError("; ".join(found))
 
 
 def _export(plan: Plan, rows: list[dict[str, Any]]) -> str | None:

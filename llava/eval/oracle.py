@@ -17,7 +17,7 @@ from typing import Any
 from transformers import HfArgumentParser
 from transformers.hf_argparser import DataClassType
 
-from llava.eval.__main__ import evaluate
+from llava.eval.__main__ import evaluate, refuse_problems
 from llava.eval.arguments import EvalArguments
 from llava.eval.preflight import plan_run
 from llava.eval.ranks import Ranks
@@ -69,13 +69,13 @@ def run(arguments: OracleArguments) -> None:
     ranks.join()
     session = load_session(arguments, ranks, arguments.reduction)
     routes = routes_of(session, arguments.routes)
-    for plan in plans:
-        evaluate(plan, session, ranks, own)
+    problems = [evaluate(plan, session, ranks, own) for plan in plans]
     for route in routes:
         forced = force(arguments, route)
         for plan in plan_run(forced, ranks):
-            evaluate(plan, on_route(session, route), ranks, forced)
+            problems.append(evaluate(plan, on_route(session, route), ranks, forced))
     ranks.leave()
+    refuse_problems(problems)
 
 
 def routes_of(session: Session, asked: Sequence[str] | None) -> list[tuple[str, ...]]:

@@ -80,11 +80,7 @@ class LlavaLlamaForCausalLM(PacksSamples, LlamaForCausalLM):
         return reducer.config.router_lr_scale if isinstance(reducer, DynamicPyramid) else 1.0
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """Encode pixels (C, 3, h, w) to visual tokens (C, N, D), before crops are merged.
-
-        Raises:
-            ValueError: a selector leaves another number of every crop.
-        """
+        """Encode pixels (C, 3, h, w) to visual tokens (C, N, D); ValueError if a selector leaves fewer."""
         return self.model.encode_images(images)
 
     def splice(
@@ -238,12 +234,9 @@ class LlavaLlamaForCausalLM(PacksSamples, LlamaForCausalLM):
         Called once per training micro step on every rank.
         """
         reducer = self.model.reducer
-        if (
-            output.consequences is not None
-            and isinstance(reducer, DynamicPyramid)
-            and reducer.policy is not None
-        ):
-            reducer.policy.observe(output.consequences)
+        policy = reducer.policy if isinstance(reducer, DynamicPyramid) else None
+        if policy is not None and output.consequences is not None:
+            policy.observe(output.consequences)
 
     @torch.no_grad()
     def generate(  # pyright: ignore[reportIncompatibleMethodOverride] - LLaVA's signature

@@ -2,7 +2,7 @@
 
 A budget is a share of the dense visual FLOPs (Eq. 8). Every method has a knob, the field that decides how
 much it keeps; all values of it are tried on paper, and the nearest is taken. The knob is found by its name,
-so that a new row of `METHODS` or `PROJECTORS` needs nothing here.
+so that a new row of `METHODS` or `PROJECTORS` needs nothing here where its knob has one of these names.
 """
 
 import itertools
@@ -35,10 +35,6 @@ def _routes(shape: Shape) -> list[str]:
     return [",".join(route) for route in itertools.product(KERNELS, repeat=len(shape.dpe_layers))]
 
 
-def _shares(_: Shape) -> list[str]:
-    return [f"{step / 1000:.3f}" for step in range(1, 1001)]
-
-
 def _counts(shape: Shape) -> list[str]:
     return [str(count) for count in range(1, shape.visual + 1)]
 
@@ -52,8 +48,9 @@ KNOBS: dict[str, Callable[[Shape], Sequence[str]]] = {
     "route": _routes,
     "kernels": _routes,
     "ratio": lambda _: [f"{step / 1000:.3f}" for step in range(1000)],
-    "keep": _shares,
-    "keeps": lambda shape: [",".join([share] * len(shape.dpe_layers)) for share in _shares(shape)],
+    "keeps": lambda shape: [
+        ",".join([f"{step / 1000:.3f}"] * len(shape.dpe_layers)) for step in range(1, 1001)
+    ],
     "num_queries": _counts,
     "scale": lambda shape: [str(scale) for scale in range(1, shape.grid + 1) if shape.grid % scale == 0],
     "dominant": lambda shape: _few(shape.visual * 7 // 8),  # others are left to be merged

@@ -18,6 +18,7 @@ from llava.bench.inputs import Batch
 from llava.bench.memory import peak_memory
 from llava.bench.timing import Samples, Task, measure, ratio
 from llava.bench.variants import Routes, check_routes
+from llava.bench.workloads import answer_settings
 from llava.model.reduction import routing_of
 
 PHASES = ("encode", "select", "prefill", "decode", "end_to_end")
@@ -59,13 +60,7 @@ def _task(one: Prepared, batch: Batch, arguments: CompareArguments, answer: int)
     """Make one `generate` with its marks."""
     model, inputs = one.contender.model, one.contender.inputs(batch)
     clock = clock_of(arguments.torch_device, arguments.clock)
-    settings = {
-        "max_new_tokens": answer,
-        "do_sample": False,
-        "use_cache": True,
-        "return_dict_in_generate": True,
-        "pad_token_id": 0,
-    }
+    settings = answer_settings(answer)
 
     def run() -> Any:
         with Watch(model, clock) as watch:

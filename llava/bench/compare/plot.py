@@ -6,11 +6,10 @@ from typing import Any
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from llava.bench.plot import QUIET, TEXT
+from llava.bench.plot import QUIET, TEXT, new_figure, save
 
 MARKERS = "osD^vP*X<>ph"
 
@@ -21,8 +20,7 @@ def draw(document: Mapping[str, Any], path: Path) -> None:
     batches, answers = (list(dict.fromkeys(key[side] for key in cases)) for side in (0, 1))
     rows = [row for case in document["cases"] for row in case["rows"]]
     style = styles([row["method"] for row in rows])
-    size = (3.6 * (1 + len(answers)), 3.4 * len(batches) + 0.9)
-    figure = _figure(*size)
+    figure = new_figure(3.6 * (1 + len(answers)), 3.4 * len(batches) + 0.9)
     panels = figure.subplots(len(batches), 1 + len(answers), squeeze=False)
     for line, batch in zip(panels, batches, strict=True):
         prefill = cases[batch, answers[0]]
@@ -34,7 +32,7 @@ def draw(document: Mapping[str, Any], path: Path) -> None:
                 continue
             _panel(axes, case, "end_to_end", f"end-to-end, batch {batch}, answers of {answer}", style)
     _finish(figure, panels[0][0], document)
-    figure.savefig(path, dpi=150, metadata={"Software": None})
+    save(figure, path)
 
 
 def styles(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -76,16 +74,6 @@ def _panel(
     axes.set(xlim=(max(0, lowest - 0.06), 1.06), ylim=(max(0, lowest - 0.06), None))
     axes.set_xlabel("FLOPs / dense (full)", fontsize=8)
     axes.set_ylabel("time / dense", fontsize=8)
-    _tidy(axes)
-
-
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _tidy(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
 

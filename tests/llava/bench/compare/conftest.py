@@ -37,6 +37,7 @@ def comparison(tmp_path_factory):
 
     sizes = ["--preset", "tiny", "--text", "20", "--device", "cpu", "--seed", "1"]
     amounts = ["--rounds", "3", "--warmup", "1", "--batch", "2", "--answers", "3"]
+    amounts += ["--clock", "cpu"]  # whatever else the machine does
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(case, "measure", spied)
         what = ["--budgets", "0.5", "--methods", *METHODS, "average_pool scale=2", "--output", str(folder)]
