@@ -3,7 +3,7 @@
 # the counterparts of the paper's Tables 1-4, Fig. 3 and 4, the study of routers and the oracle (docs/tables.md).
 #   bash scripts/reproduce_toy_tables.sh                     3 seeds, about 3 hours on 2 CPU cores
 #   SEEDS=5 METHODS="dense paper policy" OUTPUT=results/mine bash scripts/reproduce_toy_tables.sh
-#   STEPS=4 QUESTIONS=12 METHODS="dense policy" OUTPUT=/tmp/try bash scripts/reproduce_toy_tables.sh    does it run?
+#   STEPS=4 QUESTIONS=12 METHODS="dense policy" OUTPUT=results/try bash scripts/reproduce_toy_tables.sh    does it run?
 # Finished runs are kept in OUTPUT, so a second call goes on. TABLES_ONLY=1 trains nothing and reads what is there.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
