@@ -10,7 +10,7 @@ from llava.toy.questions import OCR_LINE, SUFFIX, Question, ask, ask_text_only, 
 
 CAPTION_CELLS = 16
 """Cells that a stage-1 caption reads out."""
-_DIALOGUE_CAPTION_CELLS = 6
+_DIALOGUE_CAPTION_CELLS = 3
 _INSTRUCTIONS = ("Describe the image.", "What does the image show?", "Read out some of the image.")
 """Human side of stage 1; LLaVA's plain template drops it."""
 _STAGE2_SHARES = {"exist": 0.26, "count": 0.08, "color": 0.10, "digit": 0.18, "jump1": 0.17, "jump2": 0.21}
@@ -53,11 +53,14 @@ def instruction_records(boards: Sequence[Board], rng: Generator, count: int) -> 
 
 
 def _dialogue(board: Board, rng: Generator) -> list[tuple[str, str]]:
-    """Two to four questions about one board; sometimes a description comes first."""
-    turns = [_turn(_image_question(board, rng), rng) for _ in range(int(rng.integers(2, 5)))]
+    """Two questions about one board, or a description and a question.
+
+    Not more: a batch is padded to its longest sample, so that long dialogues would be paid for by all.
+    """
+    question = _turn(_image_question(board, rng), rng)
     if rng.random() < 0.3:
-        turns.insert(0, ("Describe the image.", describe(board.scene, rng, _DIALOGUE_CAPTION_CELLS)))
-    return turns
+        return [("Describe the image.", describe(board.scene, rng, _DIALOGUE_CAPTION_CELLS)), question]
+    return [question, _turn(_image_question(board, rng), rng)]
 
 
 def _image_question(board: Board, rng: Generator) -> Question:

@@ -53,10 +53,13 @@ class Phase:
     """Share of the steps, at the beginning, that hold captions and facts only, which are short."""
     accent_share: float = 0.5
     """Share of the boards with an accent, like that of a projector that is still learning."""
+    snapshot_every: int = 0
+    """Steps between the weights that are saved on the way, for looking at them; 0: none. A save draws random
+    numbers (the start of the copy), so that another interval gives other weights."""
 
 
 CURRICULUM = (
-    Phase(seed=0, steps=1500, diet=LOOKUPS, plain_share=1.0, accent_share=0.0),
+    Phase(seed=0, steps=1500, diet=LOOKUPS, plain_share=1.0, accent_share=0.0, snapshot_every=100),
     Phase(seed=11, steps=800, diet=LOOKUPS, plain_share=1.0),
     Phase(seed=0, steps=1000, diet=READING, plain_share=0.25),
     Phase(seed=5, steps=500, diet=COARSE),
@@ -101,6 +104,7 @@ def train_base(
                 tokenizer,
                 phase,
                 (batch, rate),
+                place,
                 lambda line, n=number: report(f"base, phase {n}: {line}"),
             )
             _keep(model, place, made_by)
@@ -134,9 +138,10 @@ def _run_phase(
     tokenizer: PreTrainedTokenizerBase,
     phase: Phase,
     shape: tuple[int, float],
+    place: Path,
     report: Callable[[str], None],
 ) -> None:
-    """Train through one phase, with `shape` the batch and the learning rate."""
+    """Train through one phase, with `shape` the batch and the learning rate; snapshots go to `place`."""
     torch.manual_seed(phase.seed)
     source = TextSource(tokenizer, np.random.default_rng(phase.seed), phase.diet)
     began = time.monotonic()
@@ -146,6 +151,8 @@ def _run_phase(
         if step % _REPORT_EVERY == 0 or step == phase.steps:
             report(f"{step}/{phase.steps} {time.monotonic() - began:.0f}s loss {loss:.3f} {_means(hits)}")
             hits.clear()
+        if phase.snapshot_every and step % phase.snapshot_every == 0:
+            save_base(model, place)
 
 
 def _keep(model: LlamaForCausalLM, place: Path, made_by: str) -> None:

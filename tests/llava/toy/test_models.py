@@ -135,6 +135,25 @@ def test_a_run_that_was_cut_off_goes_on_behind_its_last_finished_phase_and_ends_
         train_base(cut, lambda _: None, curriculum=short, batch=3)
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_a_snapshot_can_be_looked_at_and_is_not_taken_for_a_finished_phase(tmp_path):
+    logging.disable_progress_bar()
+    phase = replace(CURRICULUM[0], steps=2, snapshot_every=1)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train_base(whole, lambda _: None, curriculum=[phase], batch=2)
+
+    def stop(line):
+        raise KeyboardInterrupt(line)
+
+    with pytest.raises(KeyboardInterrupt, match="2/2"):
+        train_base(cut, stop, curriculum=[phase], batch=2)
+    LlamaForCausalLM.from_pretrained(tmp_path / "cut-phases" / "1")
+    lines = []
+    train_base(cut, lines.append, curriculum=[phase], batch=2)
+    assert "2/2" in lines[0]
+    assert (cut / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
 def test_packed_blocks_are_predicted_as_if_each_stood_alone(tokenizer):
     base = LlamaForCausalLM.from_pretrained(BASE / "vicuna-tiny", dtype=torch.float32)
     sample = TextSource(tokenizer, np.random.default_rng(2), READING).batch(1)
