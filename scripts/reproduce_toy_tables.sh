@@ -24,7 +24,7 @@ export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 if [[ -z ${TABLES_ONLY:-} ]]; then
     [[ -d $TOY ]] || python -m llava.toy --output "$TOY" --seed 0
     python -m llava.toy.study --methods "${methods[@]}" --seeds "$SEEDS" --output "$OUTPUT" --world "$TOY" \
-        --jobs "$JOBS" --threads 1 --steps "${STEPS:-400}" ${QUESTIONS:+--max_samples "$QUESTIONS"}
+        --jobs "$JOBS" --threads 1 --steps "${STEPS:-200}" ${QUESTIONS:+--max_samples "$QUESTIONS"}
 fi
 
 # row KEY POINT: sets `row` to KEY=FOLDERS where the point was evaluated, one folder per seed; else to nothing.

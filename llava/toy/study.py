@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
     parser.add_argument("--first_seed", "--first-seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=400, help="training steps of stage 2")
+    parser.add_argument("--steps", type=int, default=200, help="training steps of stage 2")
     parser.add_argument("--output", type=Path, default=Path("results/study"))
     parser.add_argument("--world", type=Path, default=Path("playground/toy"), help="written if it is missing")
     parser.add_argument(
