@@ -48,14 +48,14 @@ projector="$checkpoints/pretrain/mm_projector.bin"
 export PROJECTOR=$projector
 step world 3 "the small world: images, questions, a tiny CLIP and a tiny base model" \
     python -m llava.toy --output "$TOY" --seed "$SEED"
-step pretrain 5 "stage 1: the projector" env OUTPUT="$checkpoints/pretrain" scripts/pretrain.sh
-step dense 40 "stage 2: dense LLaVA" env OUTPUT="$checkpoints/dense" scripts/finetune.sh
-step paper 18 "stage 2: DPN, preset=paper" \
+step pretrain 11 "stage 1: the projector" env OUTPUT="$checkpoints/pretrain" scripts/pretrain.sh
+step dense 27 "stage 2: dense LLaVA" env OUTPUT="$checkpoints/dense" scripts/finetune.sh
+step paper 22 "stage 2: DPN, preset=paper" \
     env DPN_PRESET=paper OUTPUT="$checkpoints/dpn-paper" scripts/finetune_dpn.sh
-step policy 17 "stage 2: DPN, preset=policy" \
+step policy 22 "stage 2: DPN, preset=policy" \
     env DPN_PRESET=policy OUTPUT="$checkpoints/dpn-policy" scripts/finetune_dpn.sh
-step eval-dense 4 "evaluation: dense LLaVA" evaluate dense "$checkpoints/dense"
-step eval-paper 4 "evaluation: DPN, preset=paper" evaluate paper "$checkpoints/dpn-paper"
+step eval-dense 3 "evaluation: dense LLaVA" evaluate dense "$checkpoints/dense"
+step eval-paper 3 "evaluation: DPN, preset=paper" evaluate paper "$checkpoints/dpn-paper"
 step eval-policy 3 "evaluation: DPN, preset=policy" evaluate policy "$checkpoints/dpn-policy"
 step eval-static 3 "evaluation: the policy's weights, every route forced to 2x2" \
     evaluate static "$checkpoints/dpn-policy" dpn eval_choice=static route=2x2,2x2,2x2
