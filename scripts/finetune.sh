@@ -23,9 +23,7 @@ PROJECTOR=${PROJECTOR:-checkpoints/llava-v1.5-$SIZE-pretrain$(suffix)/mm_project
 DATA=${DATA:-playground/data/llava_v1_5_mix665k.json}
 IMAGES=${IMAGES:-playground/data}
 OUTPUT=${OUTPUT:-checkpoints/llava-v1.5-$SIZE$(suffix)}
-GLOBAL_BATCH=${GLOBAL_BATCH:-128}
-BATCH=${BATCH:-16}
-ACCUMULATION=${ACCUMULATION:-$(accumulation)}
+set_batch 128 16
 projector_flags
 
 require_model BASE --model_name_or_path "${WORLD:-download a Vicuna-v1.5 checkpoint there}" "$@"

@@ -18,9 +18,7 @@ VISION_TOWER=${VISION_TOWER:-openai/clip-vit-large-patch14-336}
 DATA=${DATA:-playground/data/LLaVA-Pretrain/blip_laion_cc_sbu_558k.json}
 IMAGES=${IMAGES:-playground/data/LLaVA-Pretrain/images}
 OUTPUT=${OUTPUT:-checkpoints/llava-v1.5-$SIZE-pretrain$(suffix)}
-GLOBAL_BATCH=${GLOBAL_BATCH:-256}
-BATCH=${BATCH:-32}
-ACCUMULATION=${ACCUMULATION:-$(accumulation)}
+set_batch 256 32
 projector_flags
 
 require_model BASE --model_name_or_path "${WORLD:-download a Vicuna-v1.5 checkpoint there}" "$@"

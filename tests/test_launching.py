@@ -12,8 +12,8 @@ from tests.script_runs import run_script
 ROOT = Path(__file__).parent.parent
 
 
-def words_of(script, **variables):
-    result = run_script(script, **variables)
+def words_of(script, *arguments, **variables):
+    result = run_script(script, *arguments, **variables)
     assert result.returncode == 0, result.stderr
     return result.stdout.splitlines()
 
@@ -89,11 +89,80 @@ def test_a_launch_that_cannot_work_is_refused(variables, message, inputs):
     assert result.stdout == ""
 
 
-@pytest.mark.parametrize("text", ["node0\n", "node0 slots=4\nnode1 slots=8\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "node0\n",
+        "node0 slots=4\nnode1 slots=8\n",
+        "node0 slots=4\nnode1\n",
+        "node0 slots=4\nnode1 slots = 4\n",
+        "node0 slots=4x\n",
+    ],
+)
 def test_a_hostfile_that_leaves_the_number_of_gpus_open_is_refused(text, tmp_path, inputs):
     (tmp_path / "hosts").write_text(text)
     result = run_script("scripts/finetune_dpn.sh", HOSTFILE=str(tmp_path / "hosts"), **inputs)
     assert "every line must be 'HOST slots=GPUS', with the same GPUS" in result.stderr
+
+
+def test_a_hostfile_that_names_a_machine_twice_or_contradicts_a_variable_is_refused(hostfile, inputs):
+    for variable in ("NNODES", "GPUS"):
+        result = run_script("scripts/finetune_dpn.sh", HOSTFILE=hostfile, **{variable: "8"}, **inputs)
+        assert result.returncode == 1
+        assert f"{variable}=8, but HOSTFILE={hostfile}" in result.stderr
+    Path(hostfile).write_text("node0 slots=4\nnode0 slots=4\n")
+    assert "names node0 twice" in run_script("scripts/finetune_dpn.sh", HOSTFILE=hostfile, **inputs).stderr
+
+
+@pytest.mark.parametrize(
+    ("stage", "batch"), [("finetune_dpn", "8"), ("finetune_lora", "8"), ("pretrain", "16")]
+)
+def test_a_default_batch_is_lowered_where_more_machines_share_the_global_one(stage, batch, inputs):
+    meeting = {"NNODES": "2", "NODE_RANK": "0", "MASTER_ADDR": "node0"}
+    words = words_of(f"scripts/{stage}.sh", **meeting, **inputs)
+    assert after(words, "--per_device_train_batch_size") == batch
+    assert after(words, "--gradient_accumulation_steps") == "1"
+    result = run_script(f"scripts/{stage}.sh", BATCH="32", **meeting, **inputs)
+    assert result.returncode == 1
+    assert f"BATCH={batch} would do" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["GPUS", "NNODES", "BATCH", "GLOBAL_BATCH"])
+@pytest.mark.parametrize("value", ["abc", "08", "1.5", "0", "-128"])
+def test_a_number_that_bash_cannot_count_with_is_refused_in_one_line(name, value, inputs):
+    result = run_script("scripts/finetune.sh", **{name: value}, **inputs)
+    assert result.returncode == 1
+    assert f"{name}={value} must be a whole number" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_own_flags_of_torchrun_say_how_many_processes_share_the_global_batch(inputs):
+    words = words_of("scripts/finetune.sh", LAUNCHER="torchrun --standalone --nproc_per_node 2", **inputs)
+    assert words[:6] == ["torchrun", "--standalone", "--nproc_per_node", "2", "-m", "llava.train"]
+    assert after(words, "--gradient_accumulation_steps") == "4"  # 2 GPUs x 16
+    for launcher, message in (
+        ("torchrun --nproc-per-node=2", "another number of processes than GPUS=4"),
+        ("torchrun --nnodes=2 --nproc_per_node 4", "another number of machines than NNODES=1"),
+    ):
+        result = run_script("scripts/finetune.sh", LAUNCHER=launcher, GPUS="4", NNODES="1", **inputs)
+        assert message in result.stderr
+    assert "set GPUS" in run_script("scripts/finetune.sh", LAUNCHER="torchrun --standalone", **inputs).stderr
+
+
+def test_without_a_launcher_one_process_takes_the_whole_global_batch(inputs):
+    words = words_of("scripts/finetune.sh", LAUNCHER="none", ZERO="none", **inputs)
+    assert after(words, "--gradient_accumulation_steps") == "8"
+    result = run_script("scripts/finetune.sh", LAUNCHER="none", ZERO="none", GPUS="2", **inputs)
+    assert "LAUNCHER=none starts one process, but NNODES x GPUS = 1 x 2" in result.stderr
+
+
+def test_an_estimate_for_several_machines_needs_no_meeting_place(inputs):
+    words = words_of("scripts/finetune_dpn.sh", "--estimate", NNODES="2", **inputs)
+    assert words[:3] == ["python", "-m", "llava.train"]
+    assert after(words, "--estimate_gpus") == "16"
+    words = words_of("scripts/finetune_dpn.sh", "--estimate", "False", **inputs)
+    assert words[0] == "deepspeed"
 
 
 @pytest.mark.parametrize(
