@@ -165,7 +165,7 @@ def _read_beside(source: Source, config: LlavaConfig) -> dict[str, torch.Tensor]
     if path is None:
         raise ValueError(
             f"{source.path} holds no {name}, where the projector's weights belong; a LoRA directory is "
-            f"complete only after training has ended (its checkpoint-N folders lack this file)"
+            f"complete only after training has ended (upstream's checkpoint-N folders lack this file)"
         )
     beside = own_names(read_tensors(path))
     needs_projector = config.mm_vision_tower is not None and config.mm_projector_type != "identity"

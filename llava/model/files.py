@@ -4,6 +4,7 @@ Directory names decide nothing (upstream's rule, which asked them for "llava", "
 """
 
 import json
+import logging
 import pickle
 from enum import StrEnum
 from pathlib import Path
@@ -21,6 +22,8 @@ from transformers.utils import (
     WEIGHTS_NAME,
 )
 from transformers.utils.hub import cached_file
+
+logger = logging.getLogger(__name__)
 
 WEIGHT_FILES = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
 PROJECTOR_FILE = "mm_projector.bin"
@@ -62,8 +65,16 @@ def find_source(path: str, base: str | None) -> Source:
         )
     adapter = find_file(path, ADAPTER_FILE)
     if adapter is not None:
-        trained_on = f", which was trained on {read_object(adapter).get('base_model_name_or_path')!r}"
-        return Source(Kind.LORA, path, _require_base(path, base, Kind.LORA, trained_on))
+        trained_on = str(read_object(adapter).get("base_model_name_or_path"))
+        found = _require_base(path, base, Kind.LORA, f", which was trained on {trained_on!r}")
+        if Path(found).name != Path(trained_on).name:  # shapes don't tell one model from the next
+            logger.warning(
+                "%s was trained on %s and is put onto %s: make sure that these are the same weights",
+                path,
+                trained_on,
+                found,
+            )
+        return Source(Kind.LORA, path, found)
     if is_hf_format(path):
         if base is not None:
             raise ValueError(f"{path} is an HF-format checkpoint, which needs no base; leave model_base out")

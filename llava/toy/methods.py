@@ -82,7 +82,8 @@ _ROUTERS = {
     "policy@2": "mu=2 router_lr_scale=25",
     "policy-budget": "budget=0.4 router_lr_scale=25",
     "policy-later": "mu=1 cost_warmup_steps=100 credit=later router_lr_scale=25",
-    "policy-entropy": "mu=1 cost_warmup_steps=100 entropy_weight=0.02 exploration_steps=200 router_lr_scale=25",
+    "policy-entropy": "mu=1 cost_warmup_steps=100 router_lr_scale=25 entropy_weight=0.02 "
+    "exploration_steps=200",
     "policy-uniform": "mu=1 cost_warmup_steps=100 uniform_share=0.2 exploration_steps=200 router_lr_scale=25",
     "policy-token": "mu=1 cost_warmup_steps=100 router_source=token router_lr_scale=25",
     "policy-both": "mu=1 cost_warmup_steps=100 router_source=both router_lr_scale=25",

@@ -13,6 +13,7 @@ from transformers import HfArgumentParser
 from transformers.utils.import_utils import is_torch_tf32_available
 
 from llava.train.cpu_ranks import connect
+from llava.train.engine_file import engine_sections
 from llava.train.legacy_flags import Flag, join_flags, require_known, split_flags, translate
 
 logger = logging.getLogger(__name__)
@@ -169,6 +170,9 @@ def _require_deepspeed(flags: list[Flag]) -> None:
         raise ValueError("--deepspeed: DeepSpeed is not installed; run `bash scripts/setup.sh train`")
     if not torch.accelerator.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu":
         raise ValueError("--deepspeed needs a GPU and none was found; without it, training runs on the CPU")
+    for flag in flags:
+        if flag.name == "deepspeed" and flag.words:
+            engine_sections(flag.words[0])
 
 
 def _fit_to_device(flags: list[Flag]) -> list[Flag]:

@@ -24,6 +24,8 @@ NON_LORA_FILE = "non_lora_trainables.bin"
 STATE_FILE = "trainer_state.json"
 """Written last by transformers' Trainer, so a checkpoint folder that has it is complete."""
 
+_COUNTERS = ("global_step", "max_steps", "num_train_epochs")
+"""What must stand in it, as numbers."""
 RESULT_FILES = (
     "*.safetensors",
     "*.safetensors.index.json",
@@ -107,19 +109,35 @@ def replace_file(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def last_checkpoint(output_dir: Path) -> Path | None:
-    """Find the complete checkpoint-N with the highest N; name those that are passed over, and why."""
-    complete: dict[int, Path] = {}
-    for folder in output_dir.glob("checkpoint-*"):
-        step = folder.name.removeprefix("checkpoint-")
-        if not step.isdecimal():
-            continue
-        if not _is_complete(folder):
-            logger.warning("%s is incomplete (its saving was interrupted) and is not used", folder)
-        elif broken := damaged(folder):
-            logger.warning("%s is damaged (%s) and is not used", folder, ", ".join(broken))
+    """Find the usable checkpoint-N with the highest N; name those that are passed over, and why."""
+    usable: dict[int, Path] = {}
+    for step, folder in numbered(output_dir).items():
+        problem = _problem(folder)
+        if problem is None:
+            usable[step] = folder
         else:
-            complete[int(step)] = folder
-    return complete[max(complete)] if complete else None
+            logger.warning("%s is %s and is not used", folder, problem)
+    return usable[max(usable)] if usable else None
+
+
+def numbered(output_dir: Path) -> dict[int, Path]:
+    """List what is called checkpoint-N, by N, whatever it holds."""
+    found = {path.name.removeprefix("checkpoint-"): path for path in output_dir.glob("checkpoint-*")}
+    return {int(step): path for step, path in found.items() if step.isdecimal()}
+
+
+def is_usable(checkpoint: Path) -> bool:
+    """Tell whether a run can go on from a checkpoint: it has all its files, and all of them are whole."""
+    return _problem(checkpoint) is None
+
+
+def _problem(checkpoint: Path) -> str | None:
+    """Say why a run can't go on from a checkpoint; None if it can."""
+    missing = _missing(checkpoint)
+    if missing:
+        return f"incomplete (its saving was interrupted, or files were removed: no {', '.join(missing)})"
+    broken = damaged(checkpoint)
+    return f"damaged ({', '.join(broken)})" if broken else None
 
 
 def is_finished(checkpoint: Path, training: TrainingArguments) -> bool:
@@ -206,18 +224,29 @@ def _engine(stage: int) -> str:
 def _step(folder: Path) -> int | None:
     """Read the step that a folder was saved at; None if its saving didn't come to an end."""
     try:
-        return json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))["global_step"]
-    except (FileNotFoundError, json.JSONDecodeError):
+        state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None
+    is_state = isinstance(state, dict) and all(isinstance(state.get(name), int) for name in _COUNTERS)
+    return state["global_step"] if is_state else None
 
 
-def _is_complete(folder: Path) -> bool:
-    if _step(folder) is None:
-        return False
-    is_whole = (folder / PROJECTOR_FILE).is_file() or any(folder.glob("*.safetensors"))
-    has_weights = is_whole or any(folder.glob("global_step*"))
-    has_optimizer = (folder / "optimizer.pt").is_file() or any(folder.glob("global_step*"))
-    return has_weights and has_optimizer
+def _missing(checkpoint: Path) -> list[str]:
+    """Name what a run could not go on without.
+
+    transformers would take a checkpoint without schedule or random state, and go on as another run.
+    """
+    has_engine = any(checkpoint.glob("global_step*"))  # DeepSpeed's weights and optimizer
+    found = {
+        STATE_FILE: _step(checkpoint) is not None,
+        "weights": has_engine
+        or (checkpoint / PROJECTOR_FILE).is_file()
+        or any(checkpoint.glob("*.safetensors")),
+        "optimizer.pt": has_engine or (checkpoint / "optimizer.pt").is_file(),
+        "scheduler.pt": (checkpoint / "scheduler.pt").is_file(),
+        "rng_state*.pth": any(checkpoint.glob("rng_state*.pth")),
+    }
+    return [name for name, is_there in found.items() if not is_there]
 
 
 PROJECTOR_ONLY = PartialWeights(save_projector, restore_projector)

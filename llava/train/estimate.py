@@ -77,6 +77,8 @@ def main(argv: Sequence[str]) -> str:
     check_reduction(arguments, reduction)
     path = arguments.data.data_path
     records = read_records(path) if path and Path(path).is_file() else []
+    if path and not records:
+        logger.warning("--data_path %s isn't there: estimated for the longest samples that can come", path)
     world_size = arguments.training.estimate_gpus or _world_size()
     return describe(estimate(arguments, reduction, records, world_size=world_size), arguments)
 

@@ -5,10 +5,8 @@ Memory is that of AdamW and of the engine's rules; activations are what autograd
 counted per token by hooks on a real one (tests/llava/train/test_footprint.py).
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +19,7 @@ from llava.model.reduction import MethodConfig
 from llava.model.vision_tower import vision_config
 from llava.train.arguments import Arguments, TrainingArguments
 from llava.train.build import configure
+from llava.train.engine_file import engine_sections
 from llava.train.lora import add_adapter
 from llava.train.trainable import LANGUAGE_MODEL, VISION_TOWER, choose_trainable
 
@@ -127,13 +126,7 @@ def zero_section(training: TrainingArguments) -> dict[str, Any] | None:
         return None
     if isinstance(training.deepspeed, dict):
         return training.deepspeed.get("zero_optimization", {})
-    try:
-        return json.loads(Path(training.deepspeed).read_text(encoding="utf-8")).get("zero_optimization", {})
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"--deepspeed {training.deepspeed} can't be read ({error}); expected a JSON file such as "
-            "scripts/zero3.json"
-        ) from error
+    return engine_sections(training.deepspeed)["zero_optimization"]
 
 
 def held_bytes(counts: Counts, engine: Engine) -> Memory:

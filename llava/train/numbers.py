@@ -15,6 +15,8 @@ AT_LEAST = {
     "estimate_gpus": 0,
 }
 """Smallest value of a flag, where it is set."""
+BITS = (4, 8, 16)
+"""Of a weight; below 16 bitsandbytes quantises."""
 AT_LEAST_WITH_LORA = {"lora_r": 1, "lora_alpha": 1}
 
 
@@ -25,6 +27,8 @@ def check_numbers(training: TrainingArguments) -> None:
         value = getattr(training, name)
         if value is not None and not least <= value < math.inf:
             raise ValueError(f"--{name} must be at least {least}, got {value}")
+    if training.bits not in BITS:
+        raise ValueError(f"--bits must be one of {', '.join(map(str, BITS))}, got {training.bits}")
     if training.max_steps <= 0 and training.num_train_epochs <= 0:
         raise ValueError(
             f"--num_train_epochs {training.num_train_epochs:g} leaves nothing to train; it must be above 0, "

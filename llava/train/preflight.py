@@ -1,7 +1,6 @@
 """Checks that a training run can finish, made before anything large is loaded."""
 
 import importlib.util
-import json
 import logging
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -20,6 +19,7 @@ from llava.model.reduction import MethodConfig
 from llava.model.tokenizer import load_tokenizer
 from llava.train.arguments import Arguments, DataArguments, ModelArguments, TrainingArguments
 from llava.train.asked_reduction import check_reduction
+from llava.train.engine_file import engine_sections
 from llava.train.estimate import describe, estimate
 from llava.train.footprint import readable
 from llava.train.numbers import check_numbers
@@ -32,6 +32,12 @@ OLD_VERSIONS = ("v0", "v0.5")
 LORA_BIASES = ("none", "all", "lora_only")
 QUANT_TYPES = ("nf4", "fp4")
 REPORTER_EXTRAS = {"wandb": "wandb", "tensorboard": "train"}
+UNSERVED = {
+    "label_smoothing_factor": (0.0, "the loss is the model's own, over the supervised positions alone"),
+    "neftune_noise_alpha": (None, "images are spliced in behind the embedding, which it would disturb"),
+    "ignore_data_skip": (False, "a run that goes on would see other samples than an uninterrupted one"),
+}
+"""Flags of transformers that would end the run or change it without a word: what they must be, and why."""
 ENCODED = 32
 """How many samples are encoded to compare tokenizer and template."""
 
@@ -120,11 +126,21 @@ def check_sharding(model: ModelArguments, training: TrainingArguments) -> None:
         raise ValueError("--fsdp can't save a part of the model: use --deepspeed scripts/zero3.json")
     if not isinstance(training.deepspeed, str):
         return
-    sections = json.loads(Path(training.deepspeed).read_text(encoding="utf-8"))
-    if training.bits < 16 and sections.get("zero_optimization", {}).get("stage") == 3:
+    sections = engine_sections(training.deepspeed)
+    zero = sections["zero_optimization"]
+    stage = zero.get("stage")
+    if training.bits < 16 and stage == 3:
         raise ValueError(
             f"--bits {training.bits} with --deepspeed {training.deepspeed}: ZeRO-3 can't split quantised "
             "weights; use scripts/zero2.json, or no --deepspeed (ZERO=none in the scripts)"
+        )
+    is_part = training.lora_enable or model.tune_mm_mlp_adapter
+    gathers = zero.get("stage3_gather_16bit_weights_on_model_save") is True
+    if stage == 3 and not is_part and not gathers:
+        raise ValueError(
+            f"--deepspeed {training.deepspeed}: without stage3_gather_16bit_weights_on_model_save: true in "
+            "zero_optimization the result would hold no weights that can be loaded; add it "
+            "(scripts/zero3.json has it)"
         )
     for name, loss in (
         ("optimizer", "--mm_projector_lr and the parameter groups"),
@@ -204,6 +220,9 @@ def _check_training(model: ModelArguments, training: TrainingArguments) -> None:
             f"--eval_strategy {training.eval_strategy}: training evaluates nothing; leave the flag out and "
             "evaluate checkpoints with scripts/eval"
         )
+    for name, (default, why) in UNSERVED.items():
+        if getattr(training, name) != default:
+            raise ValueError(f"--{name} {getattr(training, name)}: {why}; leave it out")
     _require_reporters(training.report_to or ())
 
 
@@ -221,8 +240,6 @@ def _check_adapter(model: ModelArguments, training: TrainingArguments) -> None:
 
 
 def _check_quantization(training: TrainingArguments) -> None:
-    if training.bits not in {4, 8, 16}:
-        raise ValueError(f"--bits must be 4, 8 or 16, got {training.bits}")
     if training.quant_type not in QUANT_TYPES:
         raise ValueError(f"--quant_type must be one of {', '.join(QUANT_TYPES)}, got {training.quant_type}")
     if training.bits == 16:

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from llava.train.checkpoint import last_checkpoint
+from llava.train.checkpoint import is_usable, last_checkpoint, numbered
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +29,11 @@ _BUFFERS = "routing_state_{}.pt"
 def unfinished(output_dir: Path) -> Path:
     """Give the folder that checkpoints are written in."""
     return output_dir / UNFINISHED
+
+
+def reclaimable(output_dir: Path) -> int:
+    """Bytes that `clear` will free."""
+    return sum(file.stat().st_size for file in unfinished(output_dir).rglob("*") if file.is_file())
 
 
 def clear(output_dir: Path) -> None:
@@ -74,13 +79,17 @@ def publish(name: str, output_dir: Path) -> None:
 
 
 def keep_newest(output_dir: Path, limit: int | None) -> None:
-    """Remove the checkpoints before the `limit` newest ones; None or 0 keeps all."""
+    """Remove the checkpoints before the `limit` newest usable ones; None or 0 keeps all.
+
+    What can't be used doesn't count, whatever its number: it must not push out what was just saved.
+    """
     if not limit or limit < 0:
         return
-    numbered = {_number(folder): folder for folder in output_dir.glob("checkpoint-*")}
-    steps = [step for step in numbered if step is not None]
-    for step in sorted(steps, reverse=True)[limit:]:
-        _remove(numbered[step])
+    folders = numbered(output_dir)
+    kept = sorted((step for step, folder in folders.items() if is_usable(folder)), reverse=True)[:limit]
+    for step, folder in folders.items():
+        if kept and step < min(kept) and folder.is_dir():
+            _remove(folder)
 
 
 def save_buffers(model: nn.Module, folder: Path, rank: int) -> None:
@@ -148,11 +157,6 @@ def _is_from_torch_save(error: RuntimeError) -> bool:
 
 def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
-
-
-def _number(folder: Path) -> int | None:
-    step = folder.name.removeprefix("checkpoint-")
-    return int(step) if step.isdecimal() else None
 
 
 def _remove(folder: Path) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from llava.train.arguments import TrainingArguments
+from llava.train.checkpoint import is_usable, numbered
 from llava.train.footprint import Counts, Engine, checkpoint_bytes, readable
+from llava.train.saving import reclaimable
 
 
 class Space(NamedTuple):
@@ -26,7 +28,7 @@ class Space(NamedTuple):
 def needed_space(counts: Counts, training: TrainingArguments, engine: Engine, num_samples: int) -> Space:
     """Compute what a run on so many samples will write to its output folder."""
     checkpoint, result = checkpoint_bytes(counts, training, engine)
-    there = sum(1 for _ in Path(training.output_dir or "").glob("checkpoint-*"))
+    there = sum(map(is_usable, numbered(Path(training.output_dir or "")).values()))
     saves = num_saves(training, engine.world_size, num_samples)
     limit = training.save_total_limit
     kept = saves if limit is None else min(saves, limit + 1)  # the next is written before the oldest goes
@@ -55,7 +57,7 @@ def check_space(space: Space, output_dir: Path, save_total_limit: int | None) ->
     Raises:
         ValueError: less is free than the checkpoints and the result take.
     """
-    free = shutil.disk_usage(output_dir).free
+    free = shutil.disk_usage(output_dir).free + reclaimable(output_dir)
     if space.total <= free:
         return
     kept = "all of them" if save_total_limit is None else f"{save_total_limit} and the one being written"

@@ -10,6 +10,8 @@ from transformers import GenerationConfig
 
 from llava.train.checkpoint import check_engine, last_checkpoint, rehearse_saving, save_projector
 
+STATE = '{"global_step": 1, "max_steps": 9, "num_train_epochs": 1}'
+
 
 @pytest.fixture
 def make_checkpoint(tmp_path):
@@ -18,7 +20,9 @@ def make_checkpoint(tmp_path):
         folder.mkdir()
         save_file({"a": torch.zeros(64)}, folder / "model.safetensors")
         torch.save({"a": torch.zeros(64)}, folder / "optimizer.pt")
-        (folder / "trainer_state.json").write_text('{"global_step": 1}')
+        for name in ("scheduler.pt", "rng_state.pth"):
+            torch.save({}, folder / name)
+        (folder / "trainer_state.json").write_text(STATE)
         for name in missing:
             (folder / name).unlink()
         return folder
@@ -56,13 +60,31 @@ def test_the_latest_complete_checkpoint_is_found_by_number(make_checkpoint, tmp_
     assert last_checkpoint(tmp_path) == latest
 
 
-@pytest.mark.parametrize("missing", ["model.safetensors", "optimizer.pt", "trainer_state.json"])
+@pytest.mark.parametrize(
+    "missing",
+    ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"],
+)
 def test_an_incomplete_checkpoint_is_passed_over_with_a_notice(make_checkpoint, missing, tmp_path, caplog):
     complete = make_checkpoint(1)
     broken = make_checkpoint(2, missing)
     with caplog.at_level(logging.WARNING):
         assert last_checkpoint(tmp_path) == complete
     assert str(broken) in caplog.text
+
+
+@pytest.mark.parametrize("state", ["", "[]", "{}", '{"global_step": 2}', STATE.replace("9", "null")])
+def test_a_checkpoint_whose_state_says_too_little_is_passed_over(state, make_checkpoint, tmp_path, caplog):
+    complete = make_checkpoint(1)
+    (make_checkpoint(2) / "trainer_state.json").write_text(state)
+    assert last_checkpoint(tmp_path) == complete
+    assert "checkpoint-2 is incomplete" in caplog.text
+
+
+def test_a_file_called_like_a_checkpoint_is_passed_over(make_checkpoint, tmp_path, caplog):
+    complete = make_checkpoint(1)
+    (tmp_path / "checkpoint-5").touch()
+    assert last_checkpoint(tmp_path) == complete
+    assert "checkpoint-5 is incomplete" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt"])

@@ -1,3 +1,4 @@
+import contextlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -75,7 +76,7 @@ def test_a_complete_command_line_passes_and_its_output_folder_exists(given):
         ({"save_on_each_node": True}, "a checkpoint is one folder that all ranks write"),
         ({"lora_enable": True, "lora_r": 0}, "--lora_r must be at least 1, got 0"),
         ({"lora_enable": True, "lora_bias": "some"}, "--lora_bias must be one of none, all, lora_only"),
-        ({"bits": 5}, "--bits must be 4, 8 or 16, got 5"),
+        ({"bits": 5}, "--bits must be one of 4, 8, 16, got 5"),
         ({"bits": 4}, "quantised weights can't learn; add --lora_enable True"),
         ({"bits": 4, "lora_enable": True, "quant_type": "int4"}, "--quant_type must be one of nf4, fp4"),
         ({"eval_strategy": "steps", "eval_steps": 1}, "training evaluates nothing"),
@@ -117,9 +118,29 @@ def test_quantised_training_without_a_gpu_is_refused(given, monkeypatch):
 )
 def test_a_deepspeed_file_that_replaces_flags_is_refused(section, loss, tmp_path):
     (tmp_path / "zero.json").write_text(json.dumps({section: {"type": "any"}}))
-    training = SimpleNamespace(deepspeed=str(tmp_path / "zero.json"), fsdp=None, bits=16)
+    training = SimpleNamespace(deepspeed=str(tmp_path / "zero.json"), fsdp=None, bits=16, lora_enable=False)
     with pytest.raises(ValueError, match=f"its section '{section}' would replace {loss}; remove it"):
         check_sharding(ModelArguments(), training)
+
+
+@pytest.mark.parametrize(("is_part", "is_refused"), [(False, True), (True, False)])
+def test_zero_3_that_would_save_no_weights_is_refused_where_all_of_them_are_the_result(
+    is_part, is_refused, tmp_path
+):
+    (tmp_path / "zero.json").write_text(json.dumps({"zero_optimization": {"stage": 3}}))
+    training = SimpleNamespace(deepspeed=str(tmp_path / "zero.json"), fsdp=None, bits=16, lora_enable=is_part)
+    expected = pytest.raises(ValueError, match="stage3_gather_16bit_weights_on_model_save: true")
+    with expected if is_refused else contextlib.nullcontext():
+        check_sharding(ModelArguments(), training)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("label_smoothing_factor", 0.1), ("neftune_noise_alpha", 5.0), ("ignore_data_skip", True)],
+)
+def test_a_flag_of_transformers_that_the_run_would_not_survive_is_refused(flag, value, given):
+    with pytest.raises(ValueError, match=f"--{flag} {value}: .*; leave it out"):
+        check(given, **{flag: value})
 
 
 def test_a_part_of_a_model_under_fsdp_is_refused():

@@ -15,9 +15,9 @@ def write(folder):
     """Write what makes a folder a complete checkpoint."""
     (folder / "inner").mkdir(parents=True)
     save_file({"a": torch.zeros(1)}, folder / "model.safetensors")
-    for name in ("optimizer.pt", "inner/states.pt"):
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "inner/states.pt"):
         torch.save({}, folder / name)
-    (folder / "trainer_state.json").write_text('{"global_step": 1}')
+    (folder / "trainer_state.json").write_text('{"global_step": 1, "max_steps": 9, "num_train_epochs": 1}')
     return folder
 
 
@@ -58,6 +58,31 @@ def test_the_newest_checkpoints_by_number_are_kept(limit, left, tmp_path):
     kept = sorted(int(folder.name[11:]) for folder in tmp_path.glob("checkpoint-*[0-9]"))
     assert kept == left
     assert (tmp_path / "checkpoint-best").is_dir()
+
+
+def test_what_cannot_be_used_pushes_no_good_checkpoint_out(tmp_path):
+    for step in (1, 2, 3):
+        write(tmp_path / f"checkpoint-{step}")
+    (tmp_path / "checkpoint-1" / "scheduler.pt").unlink()
+    (tmp_path / "checkpoint-99").mkdir()
+    (tmp_path / "checkpoint-100").touch()
+    saving.keep_newest(tmp_path, 1)
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == [
+        "checkpoint-100",
+        "checkpoint-3",
+        "checkpoint-99",
+    ]
+    (tmp_path / "checkpoint-3" / "optimizer.pt").unlink()
+    saving.keep_newest(tmp_path, 1)
+    assert (tmp_path / "checkpoint-3").is_dir()
+
+
+def test_what_clearing_will_free_is_counted(tmp_path):
+    assert saving.reclaimable(tmp_path) == 0
+    write(saving.unfinished(tmp_path) / "checkpoint-3")
+    assert saving.reclaimable(tmp_path) > 0
+    saving.clear(tmp_path)
+    assert saving.reclaimable(tmp_path) == 0
 
 
 def test_a_checkpoint_loses_its_name_before_its_files(tmp_path, monkeypatch):

@@ -54,11 +54,22 @@ def test_what_is_kept_and_written_next_must_fit_and_no_more(monkeypatch):
         check_space(Space(2 * GIB, GIB, 3), Path(), None)
 
 
-def test_checkpoints_that_are_there_need_no_new_room(command, tmp_path):
+def test_checkpoints_that_are_there_need_no_new_room(command, tmp_path, monkeypatch):
     arguments = parse(
         command(tmp_path, "--save_strategy", "steps", "--save_steps", "1", "--save_total_limit", "1")
     )
     counts, engine = count_parameters(arguments, None), Engine.of(arguments.training, 1)
     assert module.needed_space(counts, arguments.training, engine, 12).num_checkpoints == 2
     (tmp_path / "checkpoint-1").mkdir()
+    assert module.needed_space(counts, arguments.training, engine, 12).num_checkpoints == 2
+    monkeypatch.setattr(module, "is_usable", lambda checkpoint: checkpoint.name == "checkpoint-1")
     assert module.needed_space(counts, arguments.training, engine, 12).num_checkpoints == 1
+
+
+def test_what_an_interrupted_run_left_half_written_counts_as_free(tmp_path, monkeypatch):
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: Usage(0, 0, 2))
+    (tmp_path / ".unfinished" / "checkpoint-2").mkdir(parents=True)
+    (tmp_path / ".unfinished" / "checkpoint-2" / "half").write_bytes(b"12345")
+    check_space(Space(3, 1, 2), tmp_path, 1)
+    with pytest.raises(ValueError, match="Make room"):
+        check_space(Space(3, 2, 2), tmp_path, 1)
