@@ -65,9 +65,11 @@ def find_source(path: str, base: str | None) -> Source:
         )
     adapter = find_file(path, ADAPTER_FILE)
     if adapter is not None:
-        trained_on = str(read_object(adapter).get("base_model_name_or_path"))
+        trained_on = read_object(adapter).get("base_model_name_or_path")
         found = _require_base(path, base, Kind.LORA, f", which was trained on {trained_on!r}")
-        if Path(found).name != Path(trained_on).name:  # shapes don't tell one model from the next
+        if (
+            trained_on and Path(found).name != Path(str(trained_on)).name
+        ):  # shapes don't tell one model from the next
             logger.warning(
                 "%s was trained on %s and is put onto %s: make sure that these are the same weights",
                 path,

@@ -1,6 +1,7 @@
 """LoRA directories: adapter and base become one model, or the error says what doesn't fit."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -184,3 +185,15 @@ def test_merging_writes_a_full_checkpoint_with_the_same_logits(tiny_llava, tiny_
     assert load_file(tmp_path / "half/model.safetensors")["lm_head.weight"].dtype == torch.float16
     with pytest.raises(ValueError, match="exists already and isn't empty"):
         merge([*words, str(tmp_path / "half")])
+
+
+def test_a_base_with_another_name_than_the_adapter_was_trained_on_is_mentioned(
+    tiny_llava, tiny_base, tmp_path, caplog
+):
+    write_lora(tiny_llava()[1], tmp_path)
+    file = tmp_path / "adapter_config.json"
+    for name, is_said in (("somewhere/other", True), (f"elsewhere/{Path(tiny_base).name}", False)):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "base_model_name_or_path": name}))
+        caplog.clear()
+        load(tmp_path, tiny_base)
+        assert (f"was trained on {name}" in caplog.text) == is_said

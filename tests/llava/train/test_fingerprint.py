@@ -41,6 +41,9 @@ def used(tmp_path, settings):
     [
         ({"learning_rate": 1e-3}, "learning_rate was 5e-05, is 0.001"),
         ({"seed": 2}, "seed was 1, is 2"),
+        ({"max_grad_norm": 0.1}, "max_grad_norm was 1.0, is 0.1"),
+        ({"adam_beta2": 0.5}, "adam_beta2 was 0.999, is 0.5"),
+        ({"bf16": True}, "bf16 was False, is True"),
         ({"base": "other"}, "model_name_or_path was 'base', is 'other'"),
         ({"max_steps": 7}, "max_steps was -1, is 7"),
         ({"num_train_epochs": 2}, "num_train_epochs was 3.0, is 2"),
