@@ -224,6 +224,9 @@ set_batch() {
         echo "$0: BATCH=$fitting instead of $BATCH, as GLOBAL_BATCH=$GLOBAL_BATCH is shared by $gpus GPUs" >&2
         BATCH=$fitting
     fi
+    local steps=$((GLOBAL_BATCH / (gpus * BATCH)))
+    [[ ${ACCUMULATION:-$steps} == "$steps" ]] ||
+        die "ACCUMULATION=$ACCUMULATION, but GLOBAL_BATCH=$GLOBAL_BATCH and BATCH=$BATCH on $gpus GPUs give $steps: leave it out"
     # shellcheck disable=SC2034 # the scripts that source this file read it
-    ACCUMULATION=$((GLOBAL_BATCH / (gpus * BATCH)))
+    ACCUMULATION=$steps
 }

@@ -137,6 +137,11 @@ def test_a_number_that_bash_cannot_count_with_is_refused_in_one_line(name, value
     assert len(result.stderr.splitlines()) == 1
 
 
+def test_an_accumulation_that_would_change_the_global_batch_is_refused(inputs):
+    result = run_script("scripts/finetune.sh", ACCUMULATION="3", **inputs)
+    assert "GLOBAL_BATCH=128 and BATCH=16 on 8 GPUs give 1: leave it out" in result.stderr
+
+
 def test_own_flags_of_torchrun_say_how_many_processes_share_the_global_batch(inputs):
     words = words_of("scripts/finetune.sh", LAUNCHER="torchrun --standalone --nproc_per_node 2", **inputs)
     assert words[:6] == ["torchrun", "--standalone", "--nproc_per_node", "2", "-m", "llava.train"]
