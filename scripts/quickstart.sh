@@ -64,7 +64,4 @@ step eval-random 3 "evaluation: the policy's weights, random routes" \
 python -m dpn.analysis.summary "LLaVA (dense)=$results/runs/dense" "DPN, paper=$results/runs/paper" \
     "DPN, policy=$results/runs/policy" "  static 2x2=$results/runs/static" "  random routes=$results/runs/random" \
     --output "$results" --data_root "$TOY/eval" --examples_of "DPN, policy"
-printf '\n'
-cat "$results/table.md"
-echo
 echo "== pictures: $results/{tradeoff,routes,examples}.png"
