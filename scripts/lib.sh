@@ -157,18 +157,9 @@ require_gpus() {
 
 # estimates ARGUMENTS...: whether the last --estimate among them is switched on, as llava.train reads it.
 estimates() {
-    local word is_on=1 is_open=0
-    for word in "$@"; do
-        case $word in
-            --estimate) is_on=0 is_open=1 ;;
-            --estimate=*) is_on=0 is_open=0 && [[ ${word#*=} =~ ^([Tt].*|[Yy].*|1)$ ]] || is_on=1 ;;
-            *)
-                ((is_open == 0)) || [[ $word == --* || $word =~ ^([Tt].*|[Yy].*|1)$ ]] || is_on=1
-                is_open=0
-                ;;
-        esac
-    done
-    return "$is_on"
+    [[ " $* " =~ .*\ --estimate([ =]([^ ]+))?\  ]] || return
+    local value=${BASH_REMATCH[2],,}
+    [[ -z $value || $value == --* || $value =~ ^(true|t|yes|y|1)$ ]]
 }
 
 # train ARGUMENTS...: run llava.train under LAUNCHER. DRY_RUN=1 prints the command instead. With --estimate, one process

@@ -65,12 +65,10 @@ def find_source(path: str, base: str | None) -> Source:
         )
     adapter = find_file(path, ADAPTER_FILE)
     if adapter is not None:
-        trained_on = read_object(adapter).get("base_model_name_or_path")
+        trained_on = str(read_object(adapter).get("base_model_name_or_path") or "")
         found = _require_base(path, base, Kind.LORA, f", which was trained on {trained_on!r}")
-        if (
-            trained_on and Path(found).name != Path(str(trained_on)).name
-        ):  # shapes don't tell one model from the next
-            logger.warning(
+        if trained_on and Path(found).name != Path(trained_on).name:
+            logger.warning(  # only names can tell: the shapes of two fine-tuned models are alike
                 "%s was trained on %s and is put onto %s: make sure that these are the same weights",
                 path,
                 trained_on,

@@ -69,31 +69,35 @@ _ON_DENSE = {
 }
 """Without training, on plain LLaVA's weights. FastV's paper has K=3 of 32 layers, which is layer 1 of 8;
 VisionZip leaves a quarter of the tokens, as many as the projectors."""
+_FAST = "router_lr_scale=25"
 _ROUTERS = {
-    "policy": "mu=1 router_lr_scale=25",
     "policy-slow": "mu=1",
     "paper-weight1": "preset=paper min_tokens=2 skip_below=2 loss_weight=1",
     "straight-through": "objective=hinge gate=straight_through loss_weight=0.01",
     "gumbel": "objective=hinge gate=straight_through train_choice=gumbel loss_weight=0.01",
-    "policy-warm@0.5": "mu=0.5 cost_warmup_steps=100 router_lr_scale=25",
-    "policy-warm@1": "mu=1 cost_warmup_steps=100 router_lr_scale=25",
-    "policy-warm@2": "mu=2 cost_warmup_steps=100 router_lr_scale=25",
-    "policy@0.5": "mu=0.5 router_lr_scale=25",
-    "policy@2": "mu=2 router_lr_scale=25",
-    "policy-budget": "budget=0.4 router_lr_scale=25",
-    "policy-later": "mu=1 cost_warmup_steps=100 credit=later router_lr_scale=25",
-    "policy-entropy": "mu=1 cost_warmup_steps=100 router_lr_scale=25 entropy_weight=0.02 "
-    "exploration_steps=200",
-    "policy-uniform": "mu=1 cost_warmup_steps=100 uniform_share=0.2 exploration_steps=200 router_lr_scale=25",
-    "policy-token": "mu=1 cost_warmup_steps=100 router_source=token router_lr_scale=25",
-    "policy-both": "mu=1 cost_warmup_steps=100 router_source=both router_lr_scale=25",
-    "value": "preset=value router_lr_scale=25",
-    "value-explore": "preset=value uniform_share=0.5 exploration_steps=300 router_lr_scale=25",
-    "value-both": "preset=value router_source=both router_lr_scale=25",
+} | {
+    name: f"{words} {_FAST}"
+    for name, words in {
+        "policy": "mu=1",
+        "policy-warm@0.5": "mu=0.5 cost_warmup_steps=100",
+        "policy-warm@1": "mu=1 cost_warmup_steps=100",
+        "policy-warm@2": "mu=2 cost_warmup_steps=100",
+        "policy@0.5": "mu=0.5",
+        "policy@2": "mu=2",
+        "policy-budget": "budget=0.4",
+        "policy-later": "mu=1 cost_warmup_steps=100 credit=later",
+        "policy-entropy": "mu=1 cost_warmup_steps=100 entropy_weight=0.02 exploration_steps=100",
+        "policy-uniform": "mu=1 cost_warmup_steps=100 uniform_share=0.2 exploration_steps=100",
+        "policy-token": "mu=1 cost_warmup_steps=100 router_source=token",
+        "policy-both": "mu=1 cost_warmup_steps=100 router_source=both",
+        "value": "preset=value",
+        "value-explore": "preset=value uniform_share=0.5 exploration_steps=150",
+        "value-both": "preset=value router_source=both",
+    }.items()
 }
-"""Ways of training a router (the limits of `paper` are scaled to 64 visual tokens); `policy` and the learning
-rate of all routers but `policy-slow`'s and the hinge's are those of scripts/presets/toy.env. What stands
-behind @ is the value that tells the points of one curve apart."""
+"""Ways of training a router (the limits of `paper` are scaled to 64 visual tokens). `policy` and the fast
+rate are those of scripts/presets/toy.env; the first four have the default's rate. What stands behind @ is the
+value that tells the points of one curve apart."""
 _ABLATIONS = {"paper": "dpn"} | {
     name: name
     for name in ("static-2x1", "static-1x2", "static-2x2", "random", "dynamic-2x2-4x4", "early", "no-loss")
