@@ -4,13 +4,17 @@
 #   bash scripts/reproduce_toy_tables.sh                     3 seeds, about 3 hours on 2 CPU cores
 #   SEEDS=5 METHODS="dense paper policy" OUTPUT=results/mine bash scripts/reproduce_toy_tables.sh
 #   STEPS=4 QUESTIONS=12 METHODS="dense policy" OUTPUT=results/try bash scripts/reproduce_toy_tables.sh    does it run?
-# Finished runs are kept in OUTPUT, so a second call goes on. TABLES_ONLY=1 trains nothing and reads what is there.
+#   TABLES_ONLY=1 bash scripts/reproduce_toy_tables.sh       trains nothing: tables from the answers in OUTPUT or, where
+#                                                            there are none, from the committed ones
+# Finished runs are kept in OUTPUT, so a second call goes on. QUESTIONS counts per benchmark. PACK=FILE.tar.xz keeps all
+# answers in one file, as docs/results/toy/runs.tar.xz was written.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 bash scripts/setup.sh
 source scripts/lib.sh
 SEEDS=${SEEDS:-3}
+QUESTIONS=${QUESTIONS:-300}
 OUTPUT=${OUTPUT:-results/toy}
 TABLES=${TABLES:-$OUTPUT/tables}
 TOY=${TOY:-playground/toy}
@@ -21,10 +25,13 @@ rows="static-2x2 static-1x2 static-2x1 random dynamic-2x2-4x4 early no-loss"
 read -ra methods <<<"${METHODS:-dense paper policy policy-warm@1 value $rows $projectors $rivals}"
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
+[[ -d $TOY ]] || python -m llava.toy --output "$TOY" --seed 0
 if [[ -z ${TABLES_ONLY:-} ]]; then
-    [[ -d $TOY ]] || python -m llava.toy --output "$TOY" --seed 0
     python -m llava.toy.study --methods "${methods[@]}" --seeds "$SEEDS" --output "$OUTPUT" --world "$TOY" \
-        --jobs "$JOBS" --threads 1 --steps "${STEPS:-200}" ${QUESTIONS:+--max_samples "$QUESTIONS"}
+        --jobs "$JOBS" --threads 1 --steps "${STEPS:-200}" --max_samples "$QUESTIONS"
+elif [[ ! -d $OUTPUT/runs ]]; then
+    echo "== no runs in $OUTPUT: unpacking docs/results/toy/runs.tar.xz there"
+    mkdir -p "$OUTPUT" && tar -C "$OUTPUT" -xJf docs/results/toy/runs.tar.xz
 fi
 
 # row KEY POINT: sets `row` to KEY=FOLDERS where the point was evaluated, one folder per seed; else to nothing.
@@ -72,8 +79,10 @@ if [[ -d $routed/points/policy ]]; then
 fi
 if [[ -d $routed/checkpoint ]]; then
     python -m llava.eval.oracle --benchmarks gqa pope textvqa --model_path "$routed/checkpoint" --data_root "$TOY/eval" \
-        --output_dir "$OUTPUT/oracle" --batch_size 32 --num_workers 0 --max_new_tokens 8 --limit "${QUESTIONS:-200}"
-    python -m dpn.analysis.oracle "$OUTPUT/oracle" --output "$TABLES"
+        --output_dir "$OUTPUT/oracle" --batch_size 32 --num_workers 0 --max_new_tokens 8 \
+        --limit "${ORACLE_QUESTIONS:-$((QUESTIONS < 200 ? QUESTIONS : 200))}"
 fi
+[[ ! -d $OUTPUT/oracle ]] || python -m dpn.analysis.oracle "$OUTPUT/oracle" --output "$TABLES"
 python -m dpn.analysis.study "$OUTPUT" --output "$TABLES"
+[[ -z ${PACK:-} ]] || python -m dpn.analysis.archive "$OUTPUT" "$PACK"
 echo "== written to $TABLES"

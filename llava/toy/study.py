@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def prepare(runs: Sequence[Run], settings: Settings, *, jobs: int) -> None:
-    """Write the world and train every projector that the runs start from, unless they are there.
+    """Write the world and train every projector that unfinished runs start from, unless they are there.
 
     A projector that fails is said here and fails its runs; the others go on.
 
@@ -126,7 +126,7 @@ def prepare(runs: Sequence[Run], settings: Settings, *, jobs: int) -> None:
     """
     if not settings.world.is_dir():
         _call([sys.executable, "-m", "llava.toy", "--output", str(settings.world)], {}, None)
-    methods = list({run.method.projector: run.method for run in runs}.values())
+    methods = list({run.method.projector: run.method for run in runs if not _is_finished(run)}.values())
 
     def train(method: Method) -> str:
         folder = _projector(settings, method).parent
@@ -162,6 +162,17 @@ def run_all(runs: Sequence[Run], settings: Settings, *, jobs: int) -> int:
         return sum(not is_fine for is_fine in pool.map(report, runs))
 
 
+def _is_finished(run: Run) -> bool:
+    """Whether training and all points are done, by their stamps; the checkpoint may be gone."""
+    steps = ("train", *(f"eval-{point}" for point in _points(run)))
+    return all((run.folder / f"{step}.done").is_file() for step in steps)
+
+
+def _points(run: Run) -> Mapping[str, str]:
+    """Return what is evaluated, with the words of `--reduction` at inference."""
+    return run.method.points or {run.name: ""}
+
+
 def _carry_out(run: Run, settings: Settings) -> str | None:
     """Train and evaluate what is missing of one run; returns what went wrong."""
     run.folder.mkdir(parents=True, exist_ok=True)
@@ -181,7 +192,7 @@ def _carry_out(run: Run, settings: Settings) -> str | None:
             ["bash", f"scripts/{script}.sh", *_flag(method.training_words())],
             environment,
         )
-        for point, words in (method.points or {run.name: ""}).items():
+        for point, words in _points(run).items():
             folder = run.folder / "points" / point
             command = ["bash", "scripts/eval/run.sh", *_evaluation(checkpoint, folder, settings)]
             _once(

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 
 import pytest
 from PIL import Image, ImageDraw
@@ -114,3 +115,19 @@ def data_root(tmp_path):
                 )
             image.save(folder / f"{number}.png")
     return tmp_path / "data"
+
+
+@pytest.fixture
+def make_study(make_run, tmp_path):
+    def make(**points):
+        """Write a study; every point maps seeds to the arguments of `make_run`."""
+        study = tmp_path / "study"
+        for point, seeds in points.items():
+            for seed, arguments in enumerate(seeds):
+                made = make_run(f"{point}-{seed}", **arguments)
+                target = study / "runs" / point.split("@")[0] / f"seed{seed}" / "points" / point
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(made, target)
+        return study
+
+    return make

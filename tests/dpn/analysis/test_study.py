@@ -46,22 +46,6 @@ def test_mutual_information_by_hand(pairs, bits):
     assert mutual_information(pairs) == pytest.approx(bits)
 
 
-@pytest.fixture
-def make_study(make_run, tmp_path):
-    def make(**points):
-        """Write a study; every point maps seeds to the arguments of `make_run`."""
-        study = tmp_path / "study"
-        for point, seeds in points.items():
-            for seed, arguments in enumerate(seeds):
-                made = make_run(f"{point}-{seed}", **arguments)
-                target = study / "runs" / point.split("@")[0] / f"seed{seed}" / "points" / point
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.move(made, target)
-        return study
-
-    return make
-
-
 def test_a_point_is_the_mean_over_its_seeds(make_study):
     study = make_study(policy=[{"accuracy": 0.8, "routes": BY_GRADE}, {"accuracy": 0.9, "routes": SAME}])
     (row,) = summarise(load_study(study))

@@ -91,6 +91,15 @@ def test_every_type_of_projector_gets_one_stage_1_and_its_runs_start_from_it(tmp
     assert len(calls) == 4  # nothing was trained again
 
 
+def test_finished_runs_need_no_stage_1(tmp_path, settings, calls):
+    runs = plan(["ldp_v2", "dense"], range(1), tmp_path)
+    runs[0].folder.mkdir(parents=True)
+    for step in ("train", "eval-ldp_v2"):
+        (runs[0].folder / f"{step}.done").write_text("{}")
+    study.prepare(runs, settings, jobs=1)
+    assert [environment["PROJECTOR_TYPE"] for _, environment in calls] == [""]
+
+
 def test_a_failed_run_does_not_stop_the_others(tmp_path, settings, monkeypatch, capsys):
     def fail_dense(command, environment, log):
         if "dense" in environment["OUTPUT"]:
