@@ -5,8 +5,8 @@ mkdir results/again && tar -C results/again -xJf docs/results/toy/runs.tar.xz
 
 The file holds every scores.json and answers.jsonl under STUDY/runs and STUDY/oracle, and the stamps of
 finished runs, so that llava.toy.study, told to write to the folder it is unpacked in, only trains what is
-missing there. Left out are checkpoints, logs, run.json (paths of the machine) and an answer's random id; router
-probabilities are rounded to two digits. The same answers always make the same bytes.
+missing there. Left out are checkpoints, logs, run.json (paths of the machine) and an answer's random id;
+router probabilities are rounded to two digits. The same answers always make the same bytes.
 """
 
 import argparse
