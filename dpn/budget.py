@@ -21,6 +21,8 @@ LOWEST, HIGHEST = -1000.0, 1000.0
 """Shifts at which only the direction counts; float32 still tells 1e-4 apart there."""
 TOLERANCE = 0.02
 """How far the nearest share of a table may lie from the budget asked for."""
+ROUNDING = 0.001
+"""How far below the cheapest share a budget may lie: shares are said with three digits."""
 _NUDGE = 1e-4
 """How far behind the point where two experts draw level the next route is looked for (relative above 1)."""
 _NOISE = 1e-3
@@ -139,15 +141,15 @@ class BudgetTable:
         if not 0 < budget <= 1:
             raise ValueError(f"budget is a share of the dense FLOPs above 0 and up to 1, got {budget}")
         shares = np.array(self.shares[counting])
-        row = int(np.abs(shares - budget).argmin())
-        if abs(shares[row] - budget) <= TOLERANCE:
-            return row
         dearest, cheapest = shares[0], shares[-1]
-        if budget > dearest or budget < cheapest:
+        if budget > dearest + TOLERANCE or budget < cheapest - ROUNDING:
             raise ValueError(
                 f"budget={budget} ({counting}) is out of reach: with these kernels and layers the mean share "
                 f"of the dense FLOPs goes from {cheapest:.3f} to {dearest:.3f}"
             )
+        row = int(np.abs(shares - budget).argmin())
+        if abs(shares[row] - budget) <= TOLERANCE:
+            return row
         above, below = shares[shares > budget].min(), shares[shares < budget].max()
         raise ValueError(
             f"budget={budget} ({counting}) is out of reach: this router changes the routes of many questions "

@@ -27,6 +27,8 @@ class PyramidLayer(DynamicLayer):
     """L: columns of the caller's attention mask that the prefill covered."""
     routing: Routing | None = None
     """Decisions of the prefill that filled this cache (first layer only)."""
+    stamp: str | None = None
+    """Of the decoder that filled this cache."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -79,8 +81,8 @@ class PyramidLayer(DynamicLayer):
             self.shift = self.shift[indices.to(self.shift.device)]
 
 
-def adopt(cache: Cache, num_layers: int) -> None:
-    """Give a caller's empty dynamic cache our layers, in place.
+def adopt(cache: Cache, num_layers: int, stamp: str) -> None:
+    """Give a caller's empty dynamic cache our layers, in place, with the stamp of the decoder that fills it.
 
     `generate()` keeps the object that it was given, so a new one would be lost.
 
@@ -96,6 +98,7 @@ def adopt(cache: Cache, num_layers: int) -> None:
             f"{named}; leave cache_implementation unset or pass past_key_values=DynamicCache()"
         )
     cache.layers[:] = [PyramidLayer() for _ in range(num_layers)]
+    pyramid_layer(cache, 0).stamp = stamp
 
 
 def pyramid_layer(cache: Cache, index: int) -> PyramidLayer:
@@ -105,16 +108,20 @@ def pyramid_layer(cache: Cache, index: int) -> PyramidLayer:
     return layer
 
 
-def check_belongs(cache: Cache, config: LlamaConfig, batch: int, dpe_layers: tuple[int, ...]) -> None:
+def check_belongs(
+    cache: Cache, config: LlamaConfig, batch: int, dpe_layers: tuple[int, ...], stamp: str
+) -> None:
     """Refuse to go on from a cache that another model, or another batch, has filled.
 
-    Only shapes and the places of the DPEs can tell models apart. Nothing is read from the device.
+    A cache that a reduced decoder filled bears its stamp; others are known by their shapes only. Nothing is
+    read from the device.
 
     Args:
         cache: empty or filled.
         config: of the decoder that is to go on.
         batch: its number of rows.
         dpe_layers: where it reduces tokens, () without a reduction.
+        stamp: of the decoder that is to go on.
 
     Raises:
         ValueError: naming what differs.
@@ -134,6 +141,10 @@ def check_belongs(cache: Cache, config: LlamaConfig, batch: int, dpe_layers: tup
             differences.append(f"it holds {keys.shape[0]} rows (prompts x beams), the new ids {batch}")
     if routing is not None and routing.layers != dpe_layers:
         differences.append(f"it was pooled in front of the layers {routing.layers}, not {dpe_layers}")
+    first = cache.layers[0]
+    filled_by = first.stamp if isinstance(first, PyramidLayer) else None
+    if not differences and filled_by not in (None, stamp):
+        differences.append("another loaded model filled it")
     if differences:
         raise ValueError(
             f"past_key_values comes from another model or batch: {'; '.join(differences)}. Give the cache "

@@ -46,6 +46,8 @@ def with_inference_fields(saved: MethodConfig, asked: dict[str, Any]) -> MethodC
                 f"the checkpoint was trained with {name}={getattr(saved, name)}, so it can't run with "
                 f"{name}={value}; {free} may change after training"
             )
+    if isinstance(saved, DpnConfig) and saved.train_choice != "static" != asked.get("eval_choice", "static"):
+        asked = {"route": (), **asked}  # the route went with the choice that is changed
     changed = replace(cast(Any, saved), **asked)
     if isinstance(saved, DpnConfig):
         _require_taught(saved, changed)
@@ -63,7 +65,7 @@ def _require_taught(saved: DpnConfig, changed: DpnConfig) -> None:
 
 def _taught_a_router(config: DpnConfig) -> bool:
     """Whether a training with this configuration gives the routers something to learn from."""
-    if config.train_choice == "static":
+    if config.train_choice == "static" or (config.train_choice, config.objective) == ("random", "policy"):
         return False
     learns_nothing = config.objective == "hinge" and not config.loss_weight and config.gate == "none"
     return not learns_nothing

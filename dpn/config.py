@@ -30,6 +30,8 @@ CHOICES = {
 }
 READ_BY = {
     "budget": ("policy",),
+    "mu": ("policy", "value"),
+    "mu_step": ("policy",),
     "cost_warmup_steps": ("policy",),
     "credit": ("policy",),
     "entropy_weight": ("policy",),
@@ -141,7 +143,8 @@ class DpnConfig(ReducerConfig):
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
         values = {**PRESETS[preset], **given}
         kernels = values.get("kernels", cls.kernels)
-        values.setdefault("rates", tuple(math.log2(h * w) for h, w in kernels))
+        if min((min(kernel) for kernel in kernels), default=0) > 0:  # else refused below, by name
+            values.setdefault("rates", tuple(math.log2(h * w) for h, w in kernels))
         values.setdefault("router_bias", (0.0,) * len(kernels))
         return cls(**values)
 
@@ -158,8 +161,9 @@ class DpnConfig(ReducerConfig):
     def _check_numbers(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"{field.name} must be a finite number, got {value}")
+            numbers = value if isinstance(value, tuple) else (value,)
+            if not all(math.isfinite(number) for number in numbers if isinstance(number, float)):
+                raise ValueError(f"{field.name} must be finite, got {value}")
         for name in ("temperature", "mu_step", "router_lr_scale"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
@@ -183,6 +187,11 @@ class DpnConfig(ReducerConfig):
                     f"{name}={value} needs objective={' or '.join(objectives)}; objective={self.objective} "
                     f"would ignore it"
                 )
+        if self.exploration_steps and not (self.entropy_weight or self.uniform_share):
+            raise ValueError(
+                f"exploration_steps={self.exploration_steps} lets entropy_weight and uniform_share fall, "
+                f"which are both 0; give one of them"
+            )
         if self.uniform_share and self.train_choice != "sample":
             raise ValueError(
                 f"uniform_share={self.uniform_share} needs train_choice=sample; "

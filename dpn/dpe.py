@@ -30,6 +30,8 @@ OBJECTIVES: dict[str, type[PolicyObjective] | type[ValueObjective]] = {
     "value": ValueObjective,
 }
 """What learns from consequences, by `DpnConfig.objective`."""
+SMALLEST = 1e-9
+"""Probability below which a choice has no gradient."""
 
 
 class Choice(NamedTuple):
@@ -40,7 +42,7 @@ class Choice(NamedTuple):
     weights: Tensor
     """(B, E) what the gate may multiply with."""
     drawn_from: Tensor
-    """(B, E) probabilities that a sampled choice was drawn with; the router's own for other choices."""
+    """(B, E) probabilities that the choice was drawn with; the router's own where nothing was drawn."""
 
 
 class DynamicPyramid(TokenReducer[DpnConfig]):
@@ -85,9 +87,10 @@ class DynamicPyramid(TokenReducer[DpnConfig]):
         direction = self._direction(index, left, routing)
         logits = self._logits(outputs, direction)
         scores = self._shifted(logits, direction, routing)
-        choice, weights, drawn_from = self._choose(scores, logits, self._allowed(layout, left), index, routes)
-        forced = None if routes is None else routes[:, index]
-        choice = self._keep_something(choice, forced, left, layout.visual_counts())
+        lost = np.stack([layout.loses_image(expert) for expert in self.experts], axis=1)  # (B, E)
+        allowed = self._allowed(layout, left, lost)
+        choice, weights, drawn_from = self._choose(scores, logits, allowed, index, routes)
+        choice = self._keep_something(choice, None if routes is None else routes[:, index], lost)
         experts = [IDENTITY if expert == UNROUTED else self.experts[expert] for expert in choice]
         if any(expert.kernel != (1, 1) for expert in experts):
             source, layout = layout.pool(experts)
@@ -155,8 +158,10 @@ class DynamicPyramid(TokenReducer[DpnConfig]):
         slope = to_device(np.atleast_2d(direction / self.config.temperature), logits.device)
         return logits + routing.shift.to(logits.device)[:, None] * slope
 
-    def _allowed(self, layout: Layout, left: np.ndarray) -> np.ndarray:
-        """(B, E) bool on the host: experts that may be chosen, by the visual tokens (B, E) that they leave.
+    def _allowed(self, layout: Layout, left: np.ndarray, lost: np.ndarray) -> np.ndarray:
+        """(B, E) bool on the host: experts that may be chosen.
+
+        By the visual tokens (B, E) that they leave, and whether they leave nothing of an image (B, E).
 
         No expert at all means the sample is left alone.
         """
@@ -168,28 +173,24 @@ class DynamicPyramid(TokenReducer[DpnConfig]):
         has_grid = layout.has_grid()
         if config.router_source != "last":
             has_grid &= self._has_token(layout, has_grid)
-        leaves_something = (left > 0) | (counts == 0)[:, None]
-        return allowed & leaves_something & (has_grid & (counts >= config.skip_below))[:, None]
+        return allowed & ~lost & (has_grid & (counts >= config.skip_below))[:, None]
 
-    def _keep_something(
-        self, choice: np.ndarray, forced: np.ndarray | None, left: np.ndarray, counts: np.ndarray
-    ) -> np.ndarray:
-        """Leave samples alone whose static expert would leave nothing (B, E) of their visual tokens (B,).
+    def _keep_something(self, choice: np.ndarray, forced: np.ndarray | None, lost: np.ndarray) -> np.ndarray:
+        """Leave samples alone whose static expert would leave nothing of an image: `lost` (B, E).
 
         Raises:
             ValueError: `forced` (B,) asks for such an expert.
         """
-        kept = np.take_along_axis(left, np.maximum(choice, 0)[:, None], axis=1)[:, 0]
-        lost = (choice != UNROUTED) & (kept == 0) & (counts > 0)
-        if forced is not None and (lost & (forced >= 0)).any():
-            sample = int(np.argmax(lost & (forced >= 0)))
+        loses = np.take_along_axis(lost, np.maximum(choice, 0)[:, None], axis=1)[:, 0]
+        loses &= choice != UNROUTED
+        if forced is not None and (loses & (forced >= 0)).any():
+            sample = int(np.argmax(loses & (forced >= 0)))
             rows, columns = self.config.kernels[choice[sample]]
             raise ValueError(
-                f"routes force {rows}x{columns} on sample {sample}, which would leave none of its "
-                f"{counts[sample]} visual tokens (edge={self.config.edge}); force a smaller kernel, or -1 "
-                f"for the router's choice"
+                f"routes force {rows}x{columns} on sample {sample}, which would leave nothing of one of its "
+                f"images (edge={self.config.edge}); force a smaller kernel, or -1 for the router's choice"
             )
-        return np.where(lost, UNROUTED, choice)
+        return np.where(loses, UNROUTED, choice)
 
     def _has_token(self, layout: Layout, needed: np.ndarray) -> np.ndarray:
         """(B,) bool: the sample has a routing token.
@@ -228,6 +229,8 @@ class DynamicPyramid(TokenReducer[DpnConfig]):
         elif mode == "random":
             drawn = torch.multinomial(torch.from_numpy(drawable).float(), 1).squeeze(1).numpy()
             forced = np.where(forced < 0, drawn, forced)
+            uniform = to_device(drawable / drawable.sum(1, keepdims=True), logits.device).to(logits.dtype)
+            return Choice(np.where(routable, forced, UNROUTED), probabilities, uniform)
         if (forced >= 0).all():
             return Choice(np.where(routable, forced, UNROUTED), probabilities, probabilities)
         allows = to_device(drawable, logits.device)
@@ -237,6 +240,7 @@ class DynamicPyramid(TokenReducer[DpnConfig]):
             drawn_from = self._explored(masked.softmax(-1), allows)
             free = torch.multinomial(drawn_from.detach(), 1).squeeze(1)
         elif mode == "gumbel":
+            drawn_from = masked.softmax(-1)  # what the largest of the perturbed scores is drawn with
             masked = masked - torch.empty_like(masked).exponential_().log()
             weights, free = masked.softmax(-1), masked.argmax(-1)
         else:
@@ -262,15 +266,22 @@ class DynamicPyramid(TokenReducer[DpnConfig]):
         index = to_device(np.maximum(choice, 0), weights.device)
         gate = weights.gather(1, index[:, None]).squeeze(1)  # (B,)
         if self.config.gate == "straight_through":
-            gate = gate / gate.detach()
+            gate = _one(gate)
         gate = torch.where(to_device(choice != UNROUTED, gate.device), gate, gate.new_ones(()))
         rows = gate[to_device(layout.samples, gate.device)]  # (M,)
         rows = torch.where(to_device(layout.visual_rows(), gate.device), rows, rows.new_ones(()))
         return hidden * rows[:, None].to(hidden)
 
 
+def _one(gate: Tensor) -> Tensor:
+    """Give ones (B,) with the gradient of log p; none where p is too small for it (a forced expert's)."""
+    value = gate.detach()
+    is_tiny = value < SMALLEST
+    return torch.where(is_tiny, value.new_ones(()), gate / value.masked_fill(is_tiny, 1.0))
+
+
 def log_of_chosen(drawn_from: Tensor, choice: np.ndarray) -> Tensor:
     """Give (B,) log of the chosen expert's probability among (B, E); 0 where nothing was chosen."""
     expert = to_device(np.maximum(choice, 0), drawn_from.device)
     probability = drawn_from.gather(1, expert[:, None]).squeeze(1)
-    return probability.clamp(min=1e-9).log() * to_device(choice != UNROUTED, probability.device)
+    return probability.clamp(min=SMALLEST).log() * to_device(choice != UNROUTED, probability.device)

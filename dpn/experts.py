@@ -36,8 +36,8 @@ class GridPool:
     def windows(self, grid: Grid) -> np.ndarray:
         """List the tokens of every window of a row-major grid: int64 (windows, h*w), read-only.
 
-        A window that sticks out of the grid repeats its last row or column: no maximum changes, and an
-        average counts the repeated tokens twice.
+        A window that sticks out of the grid repeats its last row or column, which changes no maximum and,
+        in `pool_rows`, no average.
 
         >>> GridPool((2, 2)).windows((2, 4)).tolist()
         [[0, 1, 4, 5], [2, 3, 6, 7]]
@@ -60,12 +60,16 @@ def _windows(expert: GridPool, grid: Grid) -> np.ndarray:
 def pool_rows(hidden: Tensor, source: Tensor, pooling: str) -> Tensor:
     """Merge packed rows (N, D) by a plan `source` (M, K) to (M, D).
 
-    A row that is kept repeats its own index K times.
-
-    Repeats change neither a maximum nor an average, and their gradients sum to the one of the kept row.
+    A row that is kept repeats its own index K times, a smaller window at an edge some of its rows. Repeats
+    change no maximum; an average counts every row once.
     """
-    windows = hidden[source]  # (M, K, D)
-    return windows.amax(dim=1) if pooling == "max" else windows.mean(dim=1)
+    if pooling == "max":
+        return hidden[source].amax(dim=1)
+    source = source.sort(dim=1).values
+    is_first = torch.ones_like(source, dtype=torch.bool)
+    is_first[:, 1:] = source[:, 1:] != source[:, :-1]
+    total = (hidden[source] * is_first[..., None]).sum(dim=1)  # (M, D)
+    return total / is_first.sum(dim=1, keepdim=True)
 
 
 def to_device(plan: np.ndarray, device: torch.device) -> Tensor:

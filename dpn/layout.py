@@ -57,8 +57,10 @@ class Layout:
             needs_grids: whether an image whose grid is unknown (0, 0) is an error.
 
         Raises:
-            ValueError: a sample without any token, or images whose tokens and grids don't go together.
+            ValueError: shapes that don't go together, a sample without any token, or images whose tokens
+                and grids don't go together.
         """
+        _check_shapes(token_types, attention_mask, grids)
         types = token_types.cpu().numpy()
         mask = (
             np.ones(types.shape, bool)
@@ -196,6 +198,13 @@ class Layout:
             counts[span.sample] += span.length if span.grid is None else math.prod(expert.grid(span.grid))
         return counts
 
+    def loses_image(self, expert: GridPool) -> np.ndarray:
+        """(B,) bool: this expert would leave nothing of one of the sample's images (edge=floor)."""
+        lost = np.zeros(len(self.lengths), bool)
+        for span in self.spans:
+            lost[span.sample] |= span.grid is not None and math.prod(expert.grid(span.grid)) == 0
+        return lost
+
     def pool(self, experts: Sequence[GridPool]) -> tuple[np.ndarray, "Layout"]:
         """Plan the pooling of every sample by its own expert.
 
@@ -258,6 +267,19 @@ class Layout:
             router_rows=np.searchsorted(rows, self.router_rows),
             last_rows=np.searchsorted(rows, self.last_rows),
             chosen_origin=origin,
+        )
+
+
+def _check_shapes(token_types: Tensor, attention_mask: Tensor | None, grids: Tensor) -> None:
+    if attention_mask is not None and attention_mask.shape != token_types.shape:
+        raise ValueError(
+            f"attention_mask must have the prompts' shape (B, L) = {tuple(token_types.shape)}, got "
+            f"{tuple(attention_mask.shape)}"
+        )
+    if grids.ndim != 3 or grids.shape[0] != len(token_types) or grids.shape[2] != 2:
+        raise ValueError(
+            f"visual_grids must be (B, I, 2), rows and columns of the images of {len(token_types)} samples, "
+            f"got {tuple(grids.shape)}"
         )
 
 

@@ -10,6 +10,7 @@ Shapes: B samples, L padded length, N packed rows, S places (DPN: DPE layers), I
 width.
 """
 
+import uuid
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -29,7 +30,7 @@ from dpn.cache import PyramidLayer, adopt, check_belongs, full_mask, pyramid_lay
 from dpn.experts import to_device
 from dpn.layout import Layout
 from dpn.reducer import Boundary, TokenReducer
-from dpn.routing import Routing, forced_routes
+from dpn.routing import Routing, check_shift, forced_routes
 from dpn.spans import VISUAL
 from dpn.stage import StagePlan
 from dpn.tap import AttentionTap
@@ -73,6 +74,7 @@ class PyramidLlamaModel(PacksSamples, LlamaModel):
         )
         if self.reducer is not None:
             packed_implementation(config._attn_implementation)  # a kernel from the hub would come unasked
+        self.cache_stamp = uuid.uuid4().hex  # nothing else tells the caches of two checkpoints apart
         self.post_init()
 
     @property
@@ -108,18 +110,20 @@ class PyramidLlamaModel(PacksSamples, LlamaModel):
                 training.
             mm_token_type_ids: (B, L) structure of the prompt (dpn/spans.py); without it nothing is reduced.
             visual_grids: (B, I, 2) rows and columns of every image.
-            routes: (B, S) expert indices to force, negative where the router decides.
+            routes: (B, S) expert indices to force, negative where the router decides; like the shift they
+                act where a prompt with images is read, and not in the steps behind it.
             router_shift: (B,) what moves every sample's choices towards cheaper experts (dpn/budget.py).
             kwargs: passed to transformers' loop where there is no reducer.
 
         Raises:
-            ValueError: a reduced pass is asked for intermediate states or attention weights; routes don't
-                fit, grids are unknown, the mask has another length, the cache is another model's.
+            ValueError: a reduced pass is asked for intermediate states or attention weights; routes or a
+                shift don't fit, grids are unknown, mask or structure have another
+                shape, the cache is another model's.
         """
         given = inputs_embeds if input_ids is None else input_ids
         if past_key_values is not None and given is not None:
             layers = () if self.reducer is None else self.reducer.layers
-            check_belongs(past_key_values, self.config, len(given), layers)
+            check_belongs(past_key_values, self.config, len(given), layers, self.cache_stamp)
         self._refuse_unserved(routes, router_shift, kwargs)
         if self.reducer is None:
             return super().forward(
@@ -140,6 +144,11 @@ class PyramidLlamaModel(PacksSamples, LlamaModel):
             if visual_grids is None:
                 visual_grids = torch.zeros(len(embeds), 0, 2, dtype=torch.long)
             needs_grids = bool(self.reducer.config.windows)
+            if mm_token_type_ids.shape != embeds.shape[:2]:
+                raise ValueError(
+                    f"mm_token_type_ids describe {tuple(mm_token_type_ids.shape)} tokens, the prompts have "
+                    f"{tuple(embeds.shape[:2])}"
+                )
             layout = Layout.from_padded(
                 mm_token_type_ids, attention_mask, visual_grids, needs_grids=needs_grids
             )
@@ -154,6 +163,10 @@ class PyramidLlamaModel(PacksSamples, LlamaModel):
         self, routes: Tensor | None, router_shift: Tensor | None, asked: dict[str, Any]
     ) -> None:
         """Refuse what only a decoder with a reduction can do, and what it can't."""
+        if asked.get("budget") is not None:
+            raise ValueError(
+                f"budget={asked['budget']} is an argument of generate(); forward takes router_shift"
+            )
         if self.reducer is None:
             if routes is not None or router_shift is not None:
                 raise ValueError(
@@ -184,13 +197,15 @@ class PyramidLlamaModel(PacksSamples, LlamaModel):
         """Training and prefill: embeds (B, L, D) to packed states (1, M, D)."""
         assert self.reducer is not None
         batch, length, width = embeds.shape
+        if router_shift is not None:
+            check_shift(router_shift, batch)
         hidden = embeds.reshape(batch * length, width)[to_device(layout.origin, embeds.device)]  # (N, D)
         first, routing = layout, self.reducer.new_routing(layout, router_shift)
         forced = None
         if routes is not None:
             forced = forced_routes(routes, batch, len(self.reducer.layers), self.reducer.num_experts)
         if cache is not None:
-            adopt(cache, self.config.num_hidden_layers)
+            adopt(cache, self.config.num_hidden_layers, self.cache_stamp)
         plan = self._plan(layout, hidden, has_cache=cache is not None, is_first=True)
         tap = None
         for stage, (low, high) in enumerate(self.stages):
@@ -269,6 +284,8 @@ class PyramidLlamaModel(PacksSamples, LlamaModel):
         (B, Q, D) attend to a cache of any lengths.
         """
         batch, new = embeds.shape[:2]
+        if cache is not None and not cache.layers:  # transformers fills such a one layer by layer
+            adopt(cache, self.config.num_hidden_layers, self.cache_stamp)
         attention_mask = full_mask(cache, attention_mask, batch, new, embeds.device)
         if position_ids is None:
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -new:]  # (B, Q)

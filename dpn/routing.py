@@ -102,6 +102,17 @@ def forced_routes(routes: Tensor, batch: int, num_dpes: int, num_experts: int) -
     return routes.cpu().numpy()
 
 
+def check_shift(shift: Tensor, batch: int) -> None:
+    """Refuse a shift of another shape than (B,); nothing is read from the device.
+
+    Raises:
+        ValueError: naming what was given.
+    """
+    if not isinstance(shift, Tensor) or tuple(shift.shape) != (batch,) or not shift.is_floating_point():
+        found = f"{tuple(shift.shape)}, {shift.dtype}" if isinstance(shift, Tensor) else repr(shift)
+        raise ValueError(f"router_shift must be a tensor of ({batch},) floats, one per sample; got {found}")
+
+
 def per_layer(per_stage: Sequence[np.ndarray], layers: tuple[int, ...], num_layers: int) -> np.ndarray:
     """Spread counts per stage over the decoder's layers: S + 1 arrays (B,) to one int64 (B, num_layers).
 

@@ -87,7 +87,7 @@ class StaticPool(TokenReducer[StaticPoolConfig]):
         """Pool (N, D) to (M, D); samples of which nothing would be left, or that have no grid, stay."""
         layout.require_grids(self.config.method)
         expert = GridPool(self.config.kernels[index], self.config.edge)
-        is_pooled = layout.has_grid() & (layout.counts_after(expert) > 0)  # (B,)
+        is_pooled = layout.has_grid() & ~layout.loses_image(expert)  # (B,)
         routing.choices.append(np.where(is_pooled, index, UNROUTED))
         if expert.kernel == (1, 1) or not is_pooled.any():
             return hidden, layout

@@ -56,6 +56,7 @@ class CommonArguments:
             raise ValueError(f"--dtype must be auto or one of {', '.join(DTYPES)}, got {self.dtype!r}")
         if self.clock not in CLOCKS:
             raise ValueError(f"--clock must be one of {', '.join(CLOCKS)}, got {self.clock!r}")
+        _ = self.torch_device  # refused in the first second
         self.refuse_below_one("rounds", [self.rounds])
         self.refuse_below_one("batch", self.batch or [])
         self.refuse_below_one("threads", [] if self.threads is None else [self.threads])
@@ -75,9 +76,16 @@ class CommonArguments:
 
     @property
     def torch_device(self) -> torch.device:
-        """Where everything runs."""
+        """Where everything runs; ValueError for a device that isn't there."""
         automatic = "cuda" if torch.cuda.is_available() else "cpu"
-        return torch.device(automatic if self.device == "auto" else self.device)
+        name = automatic if self.device == "auto" else self.device
+        try:
+            device = torch.device(name)
+        except RuntimeError as error:
+            raise ValueError(f"--device must be auto, cpu, cuda or cuda:N, got {name!r}") from error
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise ValueError(f"--device {name}: this machine shows {torch.cuda.device_count()} CUDA devices")
+        return device
 
     @property
     def torch_dtype(self) -> torch.dtype:

@@ -101,21 +101,39 @@ class Assistant:
         return conversation.get_prompt()
 
     def answer(
-        self, prompt: str, images: Sequence[Image.Image], decoding: Decoding, *, streamer: Any = None
+        self,
+        prompt: str,
+        images: Sequence[Image.Image],
+        decoding: Decoding,
+        *,
+        first_prompt: str | None = None,
+        streamer: Any = None,
     ) -> str:
         """Continue a prompt until its template's end of turn; returns the new text without that end.
+
+        Args:
+            prompt: the whole dialogue.
+            images: as many as it has `<image>`.
+            decoding: how the answer is written.
+            first_prompt: the dialogue up to its first answer, whose end the routers read as in training; None
+                is the prompt itself.
+            streamer: as `generate` takes it.
 
         Raises:
             ValueError: the prompt has more or fewer `<image>` than there are images.
         """
         ids = tokenizer_image_token(prompt, self.tokenizer, return_tensors="pt")[None]  # (1, L)
         ids = ids.to(self.model.device)
+        first = (
+            ids[0].tolist() if first_prompt is None else tokenizer_image_token(first_prompt, self.tokenizer)
+        )
         end, stopping = self._stopping()
         output = self.model.generate(
             ids,
             images=self._pixels(prompt, images),
             image_sizes=[image.size for image in images] or None,
             attention_mask=torch.ones_like(ids),
+            first_turn_lengths=[_common_prefix(first, ids[0].tolist())],
             pad_token_id=self.tokenizer.pad_token_id,
             streamer=streamer,
             use_cache=True,
@@ -167,10 +185,22 @@ class Dialogue:
         """Answer a question and remember both; the images stand before the first question."""
         if not self.turns:
             question = f"{self.assistant.image_mark()}\n" * len(self.images) + question
-        prompt = self.assistant.prompt([*self.turns, (question, None)])
-        answer = self.assistant.answer(prompt, self.images, decoding, streamer=streamer)
+        turns = [*self.turns, (question, None)]
+        answer = self.assistant.answer(
+            self.assistant.prompt(turns),
+            self.images,
+            decoding,
+            first_prompt=self.assistant.prompt([(turns[0][0], None)]),
+            streamer=streamer,
+        )
         self.turns.append((question, answer))
         return answer
+
+
+def _common_prefix(first: Sequence[int], whole: Sequence[int]) -> int:
+    """Count the ids with which both begin; a tokenizer may join the last one to what follows."""
+    differs = (place for place, pair in enumerate(zip(first, whole, strict=False)) if pair[0] != pair[1])
+    return next(differs, min(len(first), len(whole)))
 
 
 def load_assistant(

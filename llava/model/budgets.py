@@ -21,8 +21,10 @@ from llava.model.reduction import (
     DynamicPyramid,
     TokenReducer,
     changed_fields,
+    check_shift,
     expert_indices,
     forced_routes,
+    format_route,
     from_dict,
 )
 from llava.model.report import SampleReport, flops_ratios
@@ -160,6 +162,10 @@ def routing_arguments(model: "LlavaLlamaForCausalLM", batch: int, given: dict[st
         raise ValueError(f"counting={counting!r} belongs to a budget; give budget=0.4, for example")
     if routes is not None:
         kept["routes"] = _indices(model.model.reducer, routes, batch)
+    if kept.get("router_shift") is not None:
+        check_shift(kept["router_shift"], batch)
+        if not torch.isfinite(kept["router_shift"]).all():
+            raise ValueError(f"router_shift must be finite, got {kept['router_shift'].tolist()}")
     if budget is None:
         return kept
     if routes is not None or kept.get("router_shift") is not None:
@@ -190,6 +196,26 @@ def with_budgets(model: "LlavaLlamaForCausalLM", path: str) -> None:
         model.budgets = Budgets.read(Path(path))
 
 
+def _from_lists(reducer: DynamicPyramid, routes: Sequence[Sequence[str | int]]) -> Tensor:
+    """Read routes (B, S) from lists of indices, or of kernels by name."""
+    rows = [] if isinstance(routes, str) else [route for route in routes if isinstance(route, Sequence)]
+    rows = [list(route) for route in rows if not isinstance(route, str)]
+    if len(rows) != len(routes) or len({len(route) for route in rows}) > 1:
+        raise ValueError(
+            f"routes need one list per prompt with one kernel per DPE layer {reducer.layers} each, like "
+            f'[["1x1", "2x2", "1x2"], ...], or a tensor of indices; got {routes!r}'
+        )
+    kinds = {type(expert) for route in rows for expert in route}
+    if kinds <= {int}:
+        return torch.tensor(rows, dtype=torch.long)
+    if kinds == {str}:
+        return expert_indices(rows, reducer.config.kernels)
+    raise ValueError(
+        f"routes name kernels ({format_route(reducer.config.kernels)}) or "
+        f"their indices (-1: the router's choice), not both in one call, got {routes!r}"
+    )
+
+
 def _indices(
     reducer: TokenReducer | None, routes: Tensor | Sequence[Sequence[str | int]], batch: int
 ) -> Tensor:
@@ -205,14 +231,6 @@ def _indices(
             f"them out"
         )
     if not isinstance(routes, Tensor):
-        if isinstance(routes, str) or len({len(route) for route in routes}) > 1:
-            raise ValueError(
-                f"routes need one list per prompt with one kernel per DPE layer {reducer.layers} each, got "
-                f"{routes!r}"
-            )
-        if all(isinstance(expert, int) for route in routes for expert in route):
-            routes = torch.tensor(routes, dtype=torch.long)
-        else:
-            routes = expert_indices([list(map(str, route)) for route in routes], reducer.config.kernels)
+        routes = _from_lists(reducer, routes)
     forced_routes(routes, batch, len(reducer.layers), reducer.num_experts)  # text prompts are refused, too
     return routes

@@ -3,6 +3,7 @@
 Shapes: B prompts, S ids with sentinels, P cached tokens, D model width.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from transformers import __version__ as transformers_version
 from transformers.cache_utils import Cache
 
+from llava.constants import IGNORE_INDEX
 from llava.model.budgets import routing_arguments
 from llava.model.inputs import Images, ImageSizes
 from llava.model.multimodal import Spliced
@@ -24,6 +26,8 @@ REFUSED = {
     "prefill_chunk_size": "prompts are read in one piece, since their routes are chosen from the whole",
     "guidance_scale": "its second, unconditional pass reads ids, and merged prompts have none; leave it out",
     "assistant_model": "an assistant reads ids, and merged prompts have none; prompt_lookup_num_tokens works",
+    "assistant_early_exit": "it would draft with the first layers of this decoder on ids, and merged prompts "
+    "have none; prompt_lookup_num_tokens works",
 }
 """Arguments of `generate` that can't work with prompts of images, and what to do instead."""
 LOOKUP_SINCE = Version("5.23")
@@ -43,6 +47,9 @@ def generation_arguments(
     new ones where `attention_mask` covers the cache as well, where the cache holds routed images and none
     are given, or where they are fewer than the cache's.
 
+    A whole dialogue is routed by the last token of its first turn, as in training, if `first_turn_lengths`
+    (B,) says how many of a row's ids are in it; else by the last token of all.
+
     Returns:
         the arguments, and the merged batch where there are images.
 
@@ -61,6 +68,7 @@ def generation_arguments(
     ids = inputs if inputs is not None else kwargs.pop("input_ids", None)
     if ids is None:
         raise ValueError("generate() needs the prompt's ids, (B, S)")
+    first_turns = kwargs.pop("first_turn_lengths", None)
     mask = kwargs.pop("attention_mask", None)
     kwargs.pop("position_ids", None)
     kwargs = _never_routing_token(model, routing_arguments(model, len(ids), kwargs))
@@ -77,7 +85,8 @@ def generation_arguments(
         _require_same_past(cache, mask, ids.shape[1])
         _refuse_late_routes(cache, kwargs)
         return {"inputs_embeds": model.get_input_embeddings()(ids), "attention_mask": mask, **kwargs}, None
-    spliced = model.splice(ids, mask, None, images, image_sizes, "left")
+    later = None if first_turns is None else _later_turns(ids, mask, first_turns)
+    spliced = model.splice(ids, mask, later, images, image_sizes, "left")
     _require_same_past(cache, spliced.attention_mask, spliced.attention_mask.shape[1])
     _refuse_late_routes(cache, kwargs)
     arguments = {
@@ -87,6 +96,23 @@ def generation_arguments(
         "visual_grids": spliced.visual_grids,
     }
     return {**arguments, **kwargs}, spliced
+
+
+def _later_turns(ids: Tensor, mask: Tensor | None, first_turns: Sequence[int]) -> Tensor:
+    """Make labels (B, S) of everything behind the first turn, in front of which a router reads.
+
+    Raises:
+        ValueError: another number of rows, or a first turn that is empty or longer than its row.
+    """
+    real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
+    place = real.long().cumsum(1)  # (B, S) from 1
+    lengths = torch.as_tensor(first_turns, device=ids.device)
+    if lengths.shape != ids.shape[:1] or (lengths < 1).any() or (lengths > place[:, -1]).any():
+        raise ValueError(
+            f"first_turn_lengths needs one number per prompt, from 1 to its ids ({place[:, -1].tolist()}), "
+            f"got {lengths.tolist()}"
+        )
+    return ids.masked_fill(~real | (place <= lengths[:, None]), IGNORE_INDEX)
 
 
 def _never_routing_token(model: "LlavaLlamaForCausalLM", kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -253,7 +253,8 @@ class LlavaLlamaForCausalLM(PacksSamples, LlamaForCausalLM):
 
         Beside transformers' arguments, `routes` forces routes per prompt and DPE, by name ([["1x1", "2x2",
         "1x2"], ...]) or index (B, S); `budget=0.4` (with `counting="visual"` or "full") asks for a mean share
-        of the dense FLOPs (docs/budgets.md). Both hold for this call only.
+        of the dense FLOPs (docs/budgets.md). Both hold for this call only. For a dialogue of several turns,
+        `first_turn_lengths` (B,) says how many ids the first prompt has, so that routes stay those of it.
 
         Raises:
             ValueError: arguments that can't work here, routes or a budget that the model can't follow.

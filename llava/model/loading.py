@@ -18,7 +18,7 @@ from llava.model.files import find_file, find_weights, read_object
 from llava.model.llava_llama import LlavaLlamaForCausalLM
 from llava.model.merging import NO_GRID, check_merge_type
 from llava.model.projector_options import check_projector
-from llava.model.reduction import check_divides, from_dict, reducer_config, routing_prompt
+from llava.model.reduction import check_divides, check_reachable, from_dict, reducer_config, routing_prompt
 from llava.model.released import renaming
 from llava.model.vision_tower import vision_config
 
@@ -142,8 +142,11 @@ def check_images(config: LlavaConfig) -> None:
     check_projector(config)
 
 
-def check_kernels(config: LlavaConfig) -> None:
-    """Refuse, before weights are loaded, a reduction whose kernels don't fit the grid of visual tokens."""
+def check_kernels(config: LlavaConfig, *, is_training: bool = False) -> None:
+    """Refuse, before weights are loaded, a reduction whose kernels don't fit the grid of visual tokens.
+
+    In training also a budget that they can't meet.
+    """
     reduction = reducer_config(config.reduction)
     if reduction is not None and reduction.windows and config.mm_vision_tower is not None:
         if config.mm_vision_select_feature != "patch":
@@ -159,6 +162,14 @@ def check_kernels(config: LlavaConfig) -> None:
                 f"(docs/projectors.md)"
             )
         check_divides(reduction, grid)
+        if is_training:
+            check_reachable(
+                reduction,
+                grid,
+                num_layers=config.num_hidden_layers,
+                hidden_size=config.hidden_size,
+                intermediate_size=config.intermediate_size,
+            )
 
 
 def check_routing_row(tokenizer: PreTrainedTokenizerBase, model: LlavaLlamaForCausalLM, path: str) -> None:

@@ -127,7 +127,7 @@ def configure(
     if config.mm_vision_tower is not None:
         config.mm_hidden_size = vision_config(config.mm_vision_tower).hidden_size
     check_images(config)
-    check_kernels(config)
+    check_kernels(config, is_training=True)
     check_front(config, in_training=True)
     had = {
         "model.mm_projector.": is_llava,

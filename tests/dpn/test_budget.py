@@ -164,6 +164,7 @@ def test_rows_of_nearly_one_share_are_merged_and_the_ends_stay():
     ("budget", "counting", "message"),
     [
         (0.2, "visual", r"out of reach.*goes from 0.400 to 0.900"),
+        (0.39, "visual", r"out of reach.*goes from 0.400 to 0.900"),
         (0.95, "visual", r"out of reach.*goes from 0.400 to 0.900"),
         (0.6, "visual", r"nothing between 0.400 and 0.800"),
         (0.4, "paper", "counting must be one of visual, got 'paper'"),

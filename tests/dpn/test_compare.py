@@ -59,12 +59,19 @@ def test_fields_that_agree_with_the_checkpoint_may_be_named():
     [
         {"train_choice": "static", "eval_choice": "static", "route": ((2, 2),) * 3},
         {"train_choice": "random", "eval_choice": "random", "objective": "hinge"},
+        {"train_choice": "random", "eval_choice": "random"},
     ],
 )
 def test_a_router_that_was_taught_nothing_is_not_asked(fields):
     saved = DpnConfig.from_fields(**fields)
     with pytest.raises(ValueError, match=r"eval_choice=argmax asks the router, but .* teaches it nothing"):
         with_inference_fields(saved, {"eval_choice": "argmax"})
+
+
+@pytest.mark.parametrize("choice", ["argmax", "random"])
+def test_a_fixed_route_goes_where_a_router_may_choose_again(choice):
+    saved = DpnConfig.from_fields(eval_choice="static", route=((2, 2),) * 3)
+    assert with_inference_fields(saved, {"eval_choice": choice}) == DpnConfig.from_fields(eval_choice=choice)
 
 
 def test_a_router_taught_on_random_routes_may_choose():

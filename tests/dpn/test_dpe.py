@@ -87,10 +87,48 @@ def test_gumbel_draws_follow_the_probabilities_and_gate_with_their_own_weights()
 
 def test_a_forced_kernel_that_would_drop_the_image_is_refused_and_a_static_one_leaves_it():
     thin = make_sample(3, [(4, 1)], 4)
-    with pytest.raises(ValueError, match=r"routes force 1x2 on sample 0.* none of its 4 visual tokens"):
+    with pytest.raises(ValueError, match=r"routes force 1x2 on sample 0.* nothing of one of its images"):
         run(make_model(make_config(edge="floor")), thin, routes=torch.tensor([[1, 0, 0]]))
     static = make_model(make_config(edge="floor", eval_choice="static", route=((1, 2), (1, 1), (1, 1))))
     assert run(static, thin).routing.route_names(0) == ("1x1", "1x1", "1x1")
+
+
+def test_no_kernel_drops_one_of_several_images():
+    both = make_sample(3, [(4, 4), (1, 4)], 4)
+    model = make_model(make_config(edge="floor", router_bias=(0.0, 0.0, 99.0)))
+    assert run(model, both).routing.route_names(0) == ("1x2", "1x2", "1x1")
+    with pytest.raises(ValueError, match=r"routes force 2x2 on sample 0.* nothing of one of its images"):
+        run(model, both, routes=torch.tensor([[2, 0, 0]]))
+
+
+def test_a_forced_expert_of_no_probability_passes_a_straight_through_gate_unchanged():
+    fields = {"objective": "hinge", "router_bias": (0.0, 0.0, 1e4)}
+    routes = torch.tensor([[0, 1, 0]])
+    plain, gated = (
+        run(make_model(make_config(**fields, gate=gate)), routes=routes)
+        for gate in ("none", "straight_through")
+    )
+    assert gated.routing.probabilities[0, 0, 0] == 0
+    assert torch.equal(gated.last_hidden_state, plain.last_hidden_state)
+
+
+def test_a_straight_through_gate_hands_the_probabilitys_gradient_on():
+    model = make_model(make_config(objective="hinge", gate="straight_through")).train()
+    run(model, routes=torch.tensor([[1, 1, 1]])).last_hidden_state.square().sum().backward()
+    assert all(router.predictor.weight.grad.abs().sum() > 0 for router in model.reducer.routers)
+
+
+@pytest.mark.parametrize(
+    ("choice", "logs"),
+    [("random", [1 / 3] * 3), ("gumbel", torch.tensor([2.0, 0.0, 0.0]).softmax(-1).tolist())],
+)
+def test_the_probability_of_a_choice_is_the_one_it_was_drawn_with(choice, logs):
+    model = make_model(make_config(train_choice=choice, router_bias=(2.0, 0.0, 0.0))).train()
+    for router in model.reducer.routers:
+        torch.nn.init.zeros_(router.predictor.weight)
+    routing = model(**make_batch([make_sample(1, [(4, 4)], 3)] * 20)).routing
+    expected = np.log(logs)[np.stack(routing.choices)]
+    assert torch.stack(routing.log_chosen).detach().numpy() == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_log_probability_of_no_choice_is_zero():

@@ -48,6 +48,21 @@ def test_an_average_counts_every_token_of_a_window_once():
     assert pooled.flatten().tolist() == [2.5, 4.5]
 
 
+@pytest.mark.parametrize(("grid", "kernel"), [((6, 6), (4, 4)), ((5, 7), (3, 2)), ((4, 4), (2, 2))])
+def test_an_average_at_an_edge_equals_torchs_over_the_tokens_that_are_there(grid, kernel):
+    tokens = torch.from_numpy(np.random.default_rng(0).normal(size=(grid[0] * grid[1], 3)))
+    expected = functional.avg_pool2d(
+        tokens.T.reshape(1, 3, *grid), kernel, stride=kernel, ceil_mode=True, count_include_pad=False
+    )
+    pooled = pool_rows(tokens, torch.from_numpy(GridPool(kernel).windows(grid).copy()), "avg")
+    assert torch.allclose(pooled, expected[0].flatten(1).T, rtol=1e-12)
+
+
+def test_a_kept_row_is_its_own_average_bit_for_bit():
+    tokens = torch.randn(3, 5)
+    assert torch.equal(pool_rows(tokens, torch.arange(3)[:, None].repeat(1, 6), "avg"), tokens)
+
+
 def test_the_papers_three_stages_divide_both_of_its_grids():
     for side, sides in ((24, (12, 6, 3)), (32, (16, 8, 4))):
         grid = (side, side)

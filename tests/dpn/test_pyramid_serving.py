@@ -112,6 +112,48 @@ def test_the_cache_of_another_model_is_refused(fields, sizes, message):
         steps(other, cache, mask, 1)
 
 
+def test_the_cache_of_another_checkpoint_of_the_same_sizes_is_refused():
+    cache, mask = prefilled(make_model(make_config()), [[1, 0, 2], [2, 2, 2]])
+    with pytest.raises(ValueError, match="another model or batch: another loaded model filled it"):
+        steps(make_model(make_config(), seed=1), cache, mask, 1)
+
+
+@pytest.mark.parametrize("cache", [None, DynamicCache()])
+def test_text_alone_runs_as_on_a_plain_decoder_with_any_empty_cache(cache):
+    model, ids = make_model(make_config()), torch.arange(1, 13).reshape(2, 6)
+    plain = make_model()
+    plain.load_state_dict(model.state_dict(), strict=False)
+    output = model(input_ids=ids, past_key_values=cache)
+    assert torch.allclose(output.last_hidden_state, plain(input_ids=ids).last_hidden_state, atol=1e-6)
+    assert lengths(output.past_key_values) == [6] * 5
+    later = model(input_ids=ids[:, :1], past_key_values=output.past_key_values).last_hidden_state
+    whole = plain(input_ids=torch.cat([ids, ids[:, :1]], dim=1)).last_hidden_state
+    assert torch.allclose(later[:, 0], whole[:, -1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"attention_mask": torch.ones(2, 20)},
+            r"attention_mask must have the prompts' shape .*, got \(2, 20\)",
+        ),
+        (
+            {"mm_token_type_ids": torch.zeros(2, 20)},
+            r"mm_token_type_ids describe \(2, 20\) tokens, the prompts",
+        ),
+        ({"visual_grids": torch.ones(1, 2, 2)}, r"visual_grids must be \(B, I, 2\).*, got \(1, 2, 2\)"),
+        ({"visual_grids": torch.ones(2, 2)}, r"visual_grids must be \(B, I, 2\).*, got \(2, 2\)"),
+        ({"router_shift": torch.ones(3)}, r"router_shift must be a tensor of \(2,\) floats, .* got \(3,\)"),
+        ({"router_shift": 1.0}, r"router_shift must be a tensor of \(2,\) floats, one per sample; got 1.0"),
+        ({"budget": 0.4}, r"budget=0.4 is an argument of generate\(\)"),
+    ],
+)
+def test_arguments_that_do_not_fit_the_prompts_are_refused_by_name(changes, message):
+    with pytest.raises(ValueError, match=message):
+        make_model(make_config())(**{**make_batch(SAMPLES), **changes})
+
+
 def test_routes_for_a_plain_decoder_are_refused():
     with pytest.raises(ValueError, match="has no reduction that could take them"):
         make_model()(**make_batch(SAMPLES), routes=torch.zeros(2, 3, dtype=torch.long))

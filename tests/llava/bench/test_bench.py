@@ -73,6 +73,8 @@ def test_only_the_wanted_variants_run_and_dense_always_does(tmp_path):
         (["--rounds", "0"], "--rounds must be 1 or more, got 0"),
         (["--batch", "4", "0"], "--batch must be 1 or more, got 0"),
         (["--clock", "sun"], "--clock must be one of wall, cpu, got 'sun'"),
+        (["--device", "gpu"], "--device must be auto, cpu, cuda or cuda:N, got .gpu."),
+        (["--device", "cuda:99"], r"--device cuda:99: this machine shows \d+ CUDA devices"),
         (["--variants", "fast"], "got fast"),
         (["--supervised", "30"], "30 of 60 tokens, got 30"),
         (["--num_heads", "3"], "num_heads must divide hidden_size"),

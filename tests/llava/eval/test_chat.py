@@ -59,6 +59,22 @@ def test_a_dialogue_shows_the_image_once_and_remembers_answers_without_end_token
     assert prompt.count("<image>") == prompt.count("</s>") == 1
 
 
+def test_later_turns_are_routed_by_the_end_of_the_first(assistant, monkeypatch):
+    seen = []
+
+    def generate(ids, **given):
+        seen.append((ids[0].tolist(), given["first_turn_lengths"]))
+        return torch.tensor([[29871]])
+
+    monkeypatch.setattr(assistant.model, "generate", generate)
+    dialogue = Dialogue(assistant=assistant, images=[Image.new("RGB", (20, 10), "red")])
+    dialogue.ask("What?", GREEDY)
+    dialogue.ask("Why?", GREEDY)
+    (first, (length,)), (whole, (again,)) = seen
+    assert length == again == len(first) < len(whole)
+    assert whole[:again] == first
+
+
 def test_generation_stops_at_a_textual_end(assistant):
     stored = np.load(MM / "v01_v1_square.npz")
     whole = assistant.tokenizer.decode(stored["greedy_ids"][0], skip_special_tokens=True).strip()

@@ -180,6 +180,7 @@ def test_prompt_lookup_is_refused_where_transformers_would_lose_the_prompts_mask
         ({"guidance_scale": 1.5}, "doesn't take guidance_scale"),
         ({"inputs_embeds": torch.zeros(1, 2, 64)}, "doesn't take inputs_embeds"),
         ({"assistant_model": torch.nn.Linear(1, 1)}, "doesn't take assistant_model"),
+        ({"assistant_early_exit": 2}, "doesn't take assistant_early_exit"),
         ({"output_hidden_states": True}, "output_hidden_states=True isn't served"),
         ({"output_attentions": True}, "output_attentions=True isn't served"),
         ({"cache_implementation": "static"}, "StaticLayer"),
@@ -232,6 +233,28 @@ def test_caches_of_another_model_batch_or_dialogue_are_refused(model, tiny_llava
         generate(model, new, attention_mask=torch.ones(1, 8), past_key_values=cache)
     with pytest.raises(ValueError, match=r"holds 26 tokens, but the dialogue has only 21"):
         generate(model, ids, past_key_values=cache, images=given["images"])
+
+
+def test_a_dialogue_read_again_takes_the_routes_of_its_first_turn(tiny_llava):
+    model = tiny_llava(*DPN)[1].eval()
+    with torch.no_grad():  # routes that hang on the state that is read
+        for router in model.model.reducer.routers:
+            router.predictor.weight.mul_(50)
+    batch = make_batch()
+    mask = batch["attention_mask"]
+    longer = torch.cat([batch["input_ids"], TURN.repeat(4, 1)], dim=1)
+    wider = torch.cat([mask, torch.ones(4, 4, dtype=torch.long)], dim=1)
+    given = {"images": batch["images"], "max_new_tokens": 1}
+
+    def routes(ids, mask, **more):
+        _, reports = model.generate_with_report(ids, attention_mask=mask, **given, **more)
+        return [sample.route for sample in reports]
+
+    first = routes(batch["input_ids"], mask)
+    assert routes(longer, wider, first_turn_lengths=mask.sum(1)) == first
+    assert routes(longer, wider) != first
+    with pytest.raises(ValueError, match="first_turn_lengths needs one number per prompt, from 1 to its ids"):
+        routes(longer, wider, first_turn_lengths=[1, 2, 3, 99])
 
 
 def test_a_batch_whose_padding_moved_between_turns_is_refused(model):
