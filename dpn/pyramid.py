@@ -27,10 +27,11 @@ from transformers.utils import logging
 from dpn.attention import Packing, PacksSamples, packed_implementation
 from dpn.build import build_reducer
 from dpn.cache import PyramidLayer, adopt, check_belongs, full_mask, pyramid_layer
+from dpn.checks import check_shift, forced_routes, refuse_unserved
 from dpn.experts import to_device
 from dpn.layout import Layout
 from dpn.reducer import Boundary, TokenReducer
-from dpn.routing import Routing, check_shift, forced_routes
+from dpn.routing import Routing
 from dpn.spans import VISUAL
 from dpn.stage import StagePlan
 from dpn.tap import AttentionTap
@@ -124,7 +125,7 @@ class PyramidLlamaModel(PacksSamples, LlamaModel):
         if past_key_values is not None and given is not None:
             layers = () if self.reducer is None else self.reducer.layers
             check_belongs(past_key_values, self.config, len(given), layers, self.cache_stamp)
-        self._refuse_unserved(routes, router_shift, kwargs)
+        refuse_unserved(self.reducer, self.config, routes, router_shift, kwargs)
         if self.reducer is None:
             return super().forward(
                 input_ids=input_ids,
@@ -158,33 +159,6 @@ class PyramidLlamaModel(PacksSamples, LlamaModel):
                 "an image behind a cached prompt runs unreduced; prefill the whole dialogue to route it"
             )
         return self._padded(embeds, attention_mask, position_ids, past_key_values)
-
-    def _refuse_unserved(
-        self, routes: Tensor | None, router_shift: Tensor | None, asked: dict[str, Any]
-    ) -> None:
-        """Refuse what only a decoder with a reduction can do, and what it can't."""
-        if asked.get("budget") is not None:
-            raise ValueError(
-                f"budget={asked['budget']} is an argument of generate(); forward takes router_shift"
-            )
-        if self.reducer is None:
-            if routes is not None or router_shift is not None:
-                raise ValueError(
-                    "routes or a shift are given, but this decoder has no reduction that could take them: "
-                    "its config.reduction is empty; load it with --reduction dpn eval_choice=static route=..."
-                )
-            return
-        if not self.reducer.num_experts and (routes is not None or router_shift is not None):
-            raise ValueError(
-                f"routes or a shift are given, but --reduction {self.reducer.config.method} has no routers "
-                f"that could take them; leave them out"
-            )
-        for name in ("output_hidden_states", "output_attentions"):
-            if asked.get(name, getattr(self.config, name)):
-                raise ValueError(
-                    f"{name}=True isn't served with a reduction: sequences have another length per stage; "
-                    f"set it to False"
-                )
 
     def _packed(
         self,

@@ -85,34 +85,6 @@ class Routing:
         return tuple(f"{rows}x{columns}" for rows, columns in kernels)
 
 
-def forced_routes(routes: Tensor, batch: int, num_dpes: int, num_experts: int) -> np.ndarray:
-    """Check forced routes (B, S) and bring them to the host.
-
-    Raises:
-        ValueError: another shape, no whole numbers, or an expert that there isn't.
-    """
-    shape = (batch, num_dpes)
-    highest = routes.max().item() if routes.numel() else 0
-    if tuple(routes.shape) != shape or routes.is_floating_point() or highest >= num_experts:
-        raise ValueError(
-            f"routes must have the shape {shape}, samples x DPE layers, and name experts 0 to "
-            f"{num_experts - 1} (or -1 for the router's choice); got {tuple(routes.shape)}, {routes.dtype}, "
-            f"highest {highest}"
-        )
-    return routes.cpu().numpy()
-
-
-def check_shift(shift: Tensor, batch: int) -> None:
-    """Refuse a shift of another shape than (B,); nothing is read from the device.
-
-    Raises:
-        ValueError: naming what was given.
-    """
-    if not isinstance(shift, Tensor) or tuple(shift.shape) != (batch,) or not shift.is_floating_point():
-        found = f"{tuple(shift.shape)}, {shift.dtype}" if isinstance(shift, Tensor) else repr(shift)
-        raise ValueError(f"router_shift must be a tensor of ({batch},) floats, one per sample; got {found}")
-
-
 def per_layer(per_stage: Sequence[np.ndarray], layers: tuple[int, ...], num_layers: int) -> np.ndarray:
     """Spread counts per stage over the decoder's layers: S + 1 arrays (B,) to one int64 (B, num_layers).
 

@@ -13,6 +13,7 @@ from dpn.budget import LOWEST as LOWEST_SHIFT
 from dpn.budget import BudgetTable, Steps, next_shifts
 from dpn.build import build_reducer, build_selector, check_divides, check_fits, check_reachable
 from dpn.cache import full_mask, past_mask, routing_of
+from dpn.checks import check_shift, forced_routes
 from dpn.compare import changed_fields, require_same_method, with_inference_fields
 from dpn.config import DpnConfig, format_route
 from dpn.consequences import Consequences
@@ -32,7 +33,7 @@ from dpn.reducer import TokenReducer
 from dpn.release import FIELD as POOLING
 from dpn.release import config_from_pooling, has_router
 from dpn.release import key_mapping as pooling_key_mapping
-from dpn.routing import UNROUTED, Routing, check_shift, forced_routes, per_layer
+from dpn.routing import UNROUTED, Routing, per_layer
 from dpn.selection import kept_of
 from dpn.selectors.base import AttendedFeatures, SelectorConfig
 from dpn.spans import LAST, ROUTER, TEXT, VISUAL
