@@ -109,7 +109,7 @@ class DpnConfig(ReducerConfig):
     objective: str = "policy"
     """hinge: the routing loss alone (paper); policy: the router learns from the consequences of its routes;
     value: it predicts what each expert does to the answer loss."""
-    mu: float = 0.5
+    mu: float = 1.0
     """Cost weight of policy and value: nats of answer loss that the whole dense visual cost is worth."""
     budget: float = 0.0
     """Share of the dense visual FLOPs that a dual step on mu holds; 0 keeps mu fixed."""
@@ -126,8 +126,8 @@ class DpnConfig(ReducerConfig):
     """Share of the choices that training draws uniformly instead of by the router (train_choice=sample)."""
     exploration_steps: int = 0
     """Micro batches over which entropy_weight and uniform_share fall linearly to 0; with 0 they stay."""
-    router_lr_scale: float = 4.0
-    """Learning rate of routers and value head relative to the model's."""
+    router_lr_scale: float = 6.0
+    """Learning rate of routers and value head relative to the model's (docs/results/toy/routing.md says why)."""
 
     @classmethod
     def from_fields(cls, **given: Any) -> Self:
@@ -262,6 +262,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "value": {
         "preset": "value",
         "objective": "value",
+        "mu": 0.5,
         "temperature": 0.1,
         "uniform_share": 0.1,
     },

@@ -12,8 +12,8 @@ STAGE=finetune_dpn_lora load_ablation
 STAGE=finetune_dpn_lora load_preset
 
 export OUTPUT=${OUTPUT:-checkpoints/dpn-llava-v1.5-${SIZE:-7b}$(suffix)-lora} LEARNING_RATE=${LEARNING_RATE:-2e-4}
-# 2e-4 is ten times the rate of full training, at which routers learn with a factor of 1 (paper) or 4.
-if [[ ${DPN_PRESET:-paper} == paper ]]; then factor=0.1; else factor=0.4; fi
+# 2e-4 is ten times the rate of full training, at which routers learn with a factor of 1 (paper) or 6.
+if [[ ${DPN_PRESET:-paper} == paper ]]; then factor=0.1; else factor=0.6; fi
 export ROUTER_LR_SCALE=${ROUTER_LR_SCALE:-$factor}
 
 exec scripts/finetune_dpn.sh --lora_enable True --lora_r "${LORA_R:-128}" --lora_alpha "${LORA_ALPHA:-256}" \

@@ -207,7 +207,7 @@ def test_a_task_goes_on_from_the_checkpoint_of_its_size(inputs):
 
 def test_routers_keep_their_rate_under_lora_in_every_preset(inputs):
     policy = words_of("scripts/finetune_dpn_lora.sh", DPN_PRESET="policy", **inputs)
-    assert "router_lr_scale=0.4" in policy  # 4 at a tenth of the rate
+    assert "router_lr_scale=0.6" in policy  # 6 at a tenth of the rate
     own = words_of("scripts/finetune_dpn_lora.sh", ROUTER_LR_SCALE="2", **inputs)
     assert "router_lr_scale=2" in own
 

@@ -32,7 +32,7 @@ def test_the_paper_preset_is_the_authors_behaviour_with_the_papers_weight():
 def test_the_policy_preset_reads_the_last_prompt_token_and_adds_nothing_to_the_stream():
     config = parse_reduction(["dpn"])
     assert (config.preset, config.router_source, config.gate) == ("policy", "last", "none")
-    assert (config.objective, config.mu, config.router_lr_scale) == ("policy", 0.5, 4.0)
+    assert (config.objective, config.mu, config.router_lr_scale) == ("policy", 1.0, 6.0)
 
 
 def test_the_value_preset_explores_and_reads_what_the_policy_reads():

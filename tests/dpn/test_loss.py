@@ -106,7 +106,9 @@ def test_samples_left_alone_have_no_say():
 
 
 def test_the_running_state_keeps_its_precision_in_a_half_precision_model():
-    objective = PolicyObjective(DpnConfig.from_fields(budget=0.999, mu_step=0.01), features=4).bfloat16()
+    objective = PolicyObjective(
+        DpnConfig.from_fields(mu=0.5, budget=0.999, mu_step=0.01), features=4
+    ).bfloat16()
     seen = consequences([1.0, 1.0], [1.0, 1.0])
     assert torch.isfinite(objective(make_routing([1, 1], torch.zeros(2, 3)), seen))
     objective.observe(seen)
