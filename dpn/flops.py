@@ -8,6 +8,7 @@ Neither counts the vision tower, the projector, the head or decoding steps; thos
 benchmark.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,14 +22,38 @@ def count_flops(
 
     Tokens may be a mean or a share ("keep 40 % of 512"): a fraction is counted as it is, the sum is rounded.
 
+    Raises:
+        ValueError: a count or size that is negative, no finite number or a bool, or a size with a fraction.
+
     >>> count_flops([576] * 32, hidden_size=4096, intermediate_size=11008)
     2986076012544
     >>> count_flops([512] * 3 + [204.8] * 29, hidden_size=4096, intermediate_size=11008) // 10**7
     119215
     """
-    d, m = hidden_size, intermediate_size
-    counts = [int(n) if int(n) == n else float(n) for n in tokens_per_layer]  # whole numbers stay exact
-    return round(sum(4 * n * d * d + 2 * n * n * d + ffn_matrices * n * d * m for n in counts))
+    d, m = _size("hidden_size", hidden_size), _size("intermediate_size", intermediate_size)
+    k = _size("ffn_matrices", ffn_matrices)
+    counts = [n if type(n) is int and n >= 0 else _amount("tokens_per_layer", n) for n in tokens_per_layer]
+    return round(sum(4 * n * d * d + 2 * n * n * d + k * n * d * m for n in counts))
+
+
+def _size(name: str, value: float) -> int:
+    """Return a size as Python's own int, which never overflows."""
+    size = value if type(value) is int and value >= 0 else _amount(name, value)
+    if not isinstance(size, int):
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    return size
+
+
+def _amount(name: str, value: float) -> float:
+    """Return a number of any kind as Python's own; a whole one as an int, which stays exact."""
+    is_bool = isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
+    try:
+        is_good = not is_bool and math.isfinite(value) and value >= 0
+    except (TypeError, OverflowError):  # no number, or one that no float can hold
+        is_good = False
+    if not is_good:
+        raise ValueError(f"{name} must be finite and 0 or more, got {value!r}")
+    return int(value) if int(value) == value else float(value)
 
 
 def visual_flops(tokens: np.ndarray, *, hidden_size: int, intermediate_size: int) -> np.ndarray:

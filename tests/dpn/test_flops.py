@@ -21,6 +21,40 @@ def test_eq_8_gives_the_dense_rows_of_table_1(tokens, layers, sizes, gflops):
     assert round(count_flops([tokens] * layers, **sizes) / 1e9, 2) == gflops
 
 
+def test_sizes_of_any_whole_number_are_counted_exactly():
+    expected = count_flops([576] * 3, **SEVEN)
+    assert expected == 3 * (4 * 576 * 4096**2 + 2 * 576**2 * 4096 + 2 * 576 * 4096 * 11008)
+    for kind in (np.int16, np.int32, np.uint16, float, np.float32):
+        sizes = {name: kind(size) for name, size in SEVEN.items()}
+        found = count_flops(np.array([576] * 3, dtype=kind), **sizes, ffn_matrices=kind(2))
+        assert (type(found), found) == (int, expected)
+    assert count_flops([10**200], hidden_size=1, intermediate_size=0) == 4 * 10**200 + 2 * 10**400
+    assert count_flops(torch.tensor([576] * 3), **SEVEN) == expected
+
+
+def test_fractional_tokens_are_counted_as_they_are():
+    assert count_flops([2.5], hidden_size=4, intermediate_size=8) == 4 * 40 + 2 * 25 + 2 * 80
+    assert count_flops([], **SEVEN) == count_flops([0], **SEVEN) == 0
+
+
+@pytest.mark.parametrize(
+    "bad", [-1, -0.5, float("nan"), float("inf"), True, np.bool_(True), torch.tensor(True), "576", None, 1j]
+)
+@pytest.mark.parametrize("field", ["tokens_per_layer", "hidden_size", "intermediate_size", "ffn_matrices"])
+def test_what_is_no_amount_is_refused_with_its_field_and_value(field, bad):
+    given = {"tokens_per_layer": [576], **SEVEN, "ffn_matrices": 2}
+    given[field] = [576, bad] if field == "tokens_per_layer" else bad
+    with pytest.raises(ValueError, match=f"^{field} must be finite and 0 or more, got ") as caught:
+        count_flops(given.pop("tokens_per_layer"), **given)
+    assert str(caught.value).endswith(repr(bad))
+
+
+@pytest.mark.parametrize("field", ["hidden_size", "intermediate_size", "ffn_matrices"])
+def test_a_size_with_a_fraction_is_refused(field):
+    with pytest.raises(ValueError, match=f"{field} must be a whole number, got 4.5"):
+        count_flops([576], **{**SEVEN, "ffn_matrices": 2, field: 4.5})
+
+
 def test_the_floor_of_three_times_2x2_is_33_percent_in_the_papers_counting():
     route = [576] * 8 + [144] * 8 + [36] * 8 + [9] * 8
     assert count_flops(route, **SEVEN) / count_flops([576] * 32, **SEVEN) == pytest.approx(0.330, abs=5e-4)
