@@ -1,7 +1,8 @@
 """The command line of `python -m llava.bench compare`."""
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -51,20 +52,8 @@ class CompareArguments(CommonArguments):
         self.refuse_below_one("answers", self.answers)
         if not self.answers:
             raise ValueError("--answers needs at least one length")
-        for method in self.methods:
-            name = method.split()[0] if method.split() else ""
-            if name not in KNOWN:
-                raise ValueError(
-                    f"--methods: unknown method {name!r}{did_you_mean(name, KNOWN)}; "
-                    f"known: {', '.join(KNOWN)}"
-                )
-        if repeated := {method for method in self.methods if self.methods.count(method) > 1}:
-            raise ValueError(f"--methods names {sorted(repeated)[0]!r} twice")
-        for budget in self.budgets:
-            if not (math.isfinite(budget) and 0 < budget <= 1):
-                raise ValueError(
-                    f"--budgets are shares of the dense visual FLOPs, above 0 and up to 1, got {budget}"
-                )
+        self._check_methods()
+        self._check_budgets()
         if not 0 <= self.tolerance < 1:
             raise ValueError(f"--tolerance must be from 0 to below 1, got {self.tolerance}")
         if self.clock == "cpu" and self.torch_device.type == "cuda":
@@ -75,6 +64,30 @@ class CompareArguments(CommonArguments):
             raise ValueError(
                 f"--model_path brings its sizes along, but {', '.join(given)} was given, too; leave one out"
             )
+
+    def _check_methods(self) -> None:
+        """Refuse methods that aren't there, settings of dense, and rows that would have one name."""
+        for method in self.methods:
+            name = method.split()[0] if method.split() else ""
+            if name not in KNOWN:
+                raise ValueError(
+                    f"--methods: unknown method {name!r}{did_you_mean(name, KNOWN)}; "
+                    f"known: {', '.join(KNOWN)}"
+                )
+            if name == "dense" and method.split()[1:]:
+                raise ValueError(f"--methods {method!r}: dense has no settings; leave them out")
+        if repeated := _repeated(" ".join(method.split()) for method in self.methods):
+            raise ValueError(f"--methods names {repeated!r} twice")
+
+    def _check_budgets(self) -> None:
+        """Refuse what is no share, and budgets whose rows would have one name."""
+        for budget in self.budgets:
+            if not (math.isfinite(budget) and 0 < budget <= 1):
+                raise ValueError(
+                    f"--budgets are shares of the dense visual FLOPs, above 0 and up to 1, got {budget}"
+                )
+        if repeated := _repeated(f"{budget:g}" for budget in self.budgets):
+            raise ValueError(f"--budgets names {repeated} twice, to the six digits that rows are named with")
 
     @property
     def batches(self) -> Sequence[int]:
@@ -87,6 +100,11 @@ class CompareArguments(CommonArguments):
         if self.model_path is None:
             return super().shape
         return read_shape(self.model_path, PRESETS[self.preset].text if self.text is None else self.text)
+
+
+def _repeated(names: Iterable[str]) -> str | None:
+    """Return the first name that is there more than once; None where none is."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def parse(words: Sequence[str]) -> CompareArguments:
