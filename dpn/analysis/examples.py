@@ -43,7 +43,7 @@ def stage_grids(num_tokens: int, route: Sequence[str]) -> list[tuple[int, int]]:
     [(8, 8), (8, 4), (4, 2)]
     """
     side = math.isqrt(num_tokens)
-    if side * side != num_tokens:
+    if side * side != num_tokens or not num_tokens:
         raise ValueError(f"{num_tokens} visual tokens are no square grid; examples show one square image")
     grids = [(side, side)]
     for kernel in route:
@@ -98,7 +98,7 @@ def _describe(axes: Axes, row: dict[str, Any]) -> None:
     axes.text(0, 0.94, grade, fontsize=SMALL, color=QUIET, va="top", transform=axes.transAxes)
     axes.text(0, 0.82, question, fontsize=NORMAL, color=TEXT, va="top", transform=axes.transAxes)
     answer = textwrap.shorten(row["text"] or "(nothing)", _LINE_WIDTH)
-    truth = textwrap.shorten(str(row["gold"]), _LINE_WIDTH)
+    truth = textwrap.shorten(str(row.get("gold", "-")), _LINE_WIDTH)
     said = f"answer: {answer}   ({verdict(row)})\ntruth: {truth}"
     axes.text(0, 0.06, said, fontsize=NORMAL, color=TEXT, va="bottom", transform=axes.transAxes)
 
@@ -112,9 +112,13 @@ def verdict(row: dict[str, Any]) -> str:
 
 
 def question_line(prompt: str) -> str:
-    """Return the question of a prompt without instruction and OCR tokens."""
-    lines = [line for line in prompt.split("\n") if not line.startswith("Reference OCR token")]
-    return lines[0]
+    """Return the question of a prompt without instruction and OCR tokens; where nothing else is there, those.
+
+    >>> question_line("Reference OCR token: A")
+    'Reference OCR token: A'
+    """
+    lines = prompt.split("\n")
+    return next((line for line in lines if not line.startswith("Reference OCR token")), lines[0])
 
 
 def stage_title(row: dict[str, Any], stage: int, grid: tuple[int, int]) -> str:
@@ -138,9 +142,12 @@ def draw_grid(axes: Axes, image: Image.Image, grid: tuple[int, int]) -> None:
 
 def square_image(path: Path) -> Image.Image:
     """Open an image and pad it to a square, as the model sees it."""
-    if not path.is_file():
-        raise ValueError(f"{path}: no such image; give the --data_root that the run was evaluated on")
-    image = Image.open(path).convert("RGB")
+    try:
+        if not path.is_file():
+            raise ValueError(f"{path}: no such image; give the --data_root that the run was evaluated on")
+        image = Image.open(path).convert("RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path!s:.200}: the image can't be read ({error}); replace the file") from error
     side = max(image.size)
     square = Image.new("RGB", (side, side), _FILL)
     square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))

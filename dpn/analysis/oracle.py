@@ -136,7 +136,7 @@ def main(words: Sequence[str] | None = None) -> None:
     output.mkdir(parents=True, exist_ok=True)
     (output / "oracle.md").write_text("\n".join(map(markdown, sheets)), encoding="utf-8")
     data = {"counting": arguments.counting, "benchmarks": summaries}
-    (output / "oracle.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    (output / "oracle.json").write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     draw_oracles(summaries, output / "oracle.png")
     sys.stdout.write(f"{markdown(sheets[0])}\nwrote {output}/oracle.md, oracle.json, oracle.png\n")
 

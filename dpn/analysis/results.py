@@ -1,6 +1,5 @@
 """Read result folders: results/<run>/<benchmark>/{scores.json, answers.jsonl}."""
 
-import json
 import math
 import re
 import sys
@@ -10,8 +9,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dpn.analysis.reading import (
+    AGAIN,
+    ANSWER_RULES,
+    SCORE_RULES,
+    Rules,
+    check,
+    is_finite,
+    is_number,
+    is_text,
+    read_object,
+    read_rows,
+    shown,
+)
+
 POINTS = {"mme": 20.0}
 """What a benchmark's points are divided by in means over benchmarks, as in the paper's Table 1."""
+_UNSAID: dict[str, Any] = {"text": "", "score": None, "image": None, "route": []}
+"""What an answer line says where it lacks a key: nothing, so that it is neither scored nor drawn."""
+_ANSWER_RULES: Rules = {**ANSWER_RULES, "grade": (is_text, "a string")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +74,7 @@ class Run:
             return "dense"
         if self.reduction["method"] != "dpn":
             return "control"
-        return "control" if self.reduction["eval_choice"] in ("static", "random") else "router"
+        return "control" if self.reduction.get("eval_choice") in ("static", "random") else "router"
 
     @property
     def answers(self) -> list[dict[str, Any]]:
@@ -154,7 +170,7 @@ def load_run(word: str) -> Run:
     """Read one run given as DIR or NAME=DIR; benchmarks without a score are left out with a notice.
 
     Raises:
-        ValueError: there is no result, or none that is scored.
+        ValueError: there is no result, none that is scored, or a file that isn't as llava.eval writes it.
     """
     name, equals, path = word.partition("=")
     folder = Path(path if equals else word)
@@ -165,7 +181,7 @@ def load_run(word: str) -> Run:
         )
     results: dict[str, Result] = {}
     for path in files:
-        scores = _read(path)
+        scores = _read_scores(path)
         if "not_scored" in scores:
             sys.stderr.write(f"{path}: left out, not scored: {scores['not_scored']}\n")
         else:
@@ -175,18 +191,28 @@ def load_run(word: str) -> Run:
     return Run(name if equals else folder.name, results)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not valid JSON ({error.msg}); evaluate again") from error
+def _read_scores(path: Path) -> dict[str, Any]:
+    """Read scores.json; one without a score says why under `not_scored`."""
+    scores = read_object(path)
+    if "not_scored" in scores:
+        return scores
+    if absent := [key for key in ("protocol", "headline", "metrics") if key not in scores]:
+        raise ValueError(f"{path}: no {', '.join(absent)}; {AGAIN}")
+    check(scores, SCORE_RULES, str(path))
+    headline, metrics = scores["headline"], scores["metrics"]
+    if headline not in metrics:
+        raise ValueError(f"{path}: the headline {shown(headline)} is none of its metrics; {AGAIN}")
+    rules = dict.fromkeys(metrics, (is_finite, "a finite number"))
+    check(metrics, rules | {headline: (is_number, "a finite number")}, f"{path}, metrics")
+    return scores
 
 
 def _read_answers(scores: Path) -> list[dict[str, Any]]:
     path = scores.with_name("answers.jsonl")
     if not path.is_file():
-        raise ValueError(f"{path}: no such file beside scores.json; evaluate again")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        raise ValueError(f"{path}: no such file beside scores.json; {AGAIN}")
+    rows = read_rows(path, _ANSWER_RULES, required=("question_id", "prompt"))
+    return [_UNSAID | row for _, row in rows]
 
 
 def _require_comparable(first: Run, other: Run) -> None:

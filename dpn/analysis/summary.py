@@ -59,7 +59,8 @@ def _write_tables(runs: Sequence[Run], reference: Run, output: Path) -> list[str
         stages = max(len(answer["route"]) for answer in run.answers)
         row["route_shares"] = [shares_by_grade(run, stage) for stage in range(stages)]
     output.mkdir(parents=True, exist_ok=True)
-    (output / "results.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(summary, indent=2, allow_nan=False)
+    (output / "results.json").write_text(text + "\n", encoding="utf-8")
     (output / "table.md").write_text(table := markdown(summary), encoding="utf-8")
     sys.stdout.write(table)
     return [f"wrote {output / name}" for name in ("results.json", "table.md")]

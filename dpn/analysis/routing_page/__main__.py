@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dpn.analysis.routing_page.answers import read_sources
+from dpn.analysis.routing_page.answers import FITS, read_sources
 from dpn.analysis.routing_page.page import render
 from dpn.analysis.routing_page.pictures import Pictures
 from dpn.analysis.routing_page.questions import Questions
-from dpn.analysis.routing_page.samples import FITS, build_data
+from dpn.analysis.routing_page.samples import build_data
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -27,11 +27,9 @@ def main(words: Sequence[str] | None = None) -> None:
             max_samples=arguments.max_samples,
             aspect_ratio=arguments.image_aspect_ratio,
         )
-        arguments.output.write_text(render(data), encoding="utf-8")
-    except ValueError as error:
+        _write(arguments.output, render(data))
+    except (ValueError, OSError) as error:
         sys.exit(f"dpn.analysis.routing_page: {error}")
-    except OSError as error:
-        sys.exit(f"dpn.analysis.routing_page: can't write --output {arguments.output} ({error.strerror})")
     for source in data["sources"]:
         if source["unrouted"]:
             print(f"{source['benchmark']}: {source['unrouted']} answers without a route are left out")
@@ -91,9 +89,20 @@ def _positive(word: str) -> int:
 
 def _require_writable(output: Path) -> None:
     """Make the page's folder before anything is read, so that a wrong path doesn't cost the work."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    if output.is_dir():
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        is_folder = output.is_dir()
+    except OSError as error:
+        raise ValueError(f"can't write --output {output} ({error.strerror})") from error
+    if is_folder:
         raise ValueError(f"--output {output} is a folder; name the HTML file to write")
+
+
+def _write(output: Path, text: str) -> None:
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"can't write --output {output} ({error.strerror})") from error
 
 
 if __name__ == "__main__":

@@ -1,16 +1,38 @@
 """Find and check the answer files that the page shows, and read the scores.json beside them."""
 
-import json
-import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dpn.analysis.reading import (
+    ANSWER_RULES,
+    Rules,
+    check,
+    is_count,
+    is_list,
+    is_pair,
+    is_text_or_null,
+    read_object,
+    read_rows,
+)
+
 NAME = "answers.jsonl"
-_KERNEL = re.compile(r"[1-9]\d{0,2}x[1-9]\d{0,2}")
+FITS = {"pad": "contain", "square": "cover", "anyres": "fill"}
+"""How an image got into the tower's square, by `image_aspect_ratio`, as CSS's `object-fit` calls it."""
 _EXPECTED = "expected answers.jsonl of python -m llava.eval"
+_GIVE = "give an answers.jsonl of python -m llava.eval"
+_AWAY = "evaluate it again, or move it away"
+_SCORE_RULES: Rules = {
+    "benchmark": (is_text_or_null, "a string or null"),
+    "protocol": (is_text_or_null, "a string or null"),
+    "reduction": (lambda v: v is None or isinstance(v, dict), "an object or null"),
+    "image_aspect_ratio": (
+        lambda v: v is None or (isinstance(v, str) and v in FITS),
+        f"{', '.join(FITS)} or null",
+    ),
+}
+"""What the page reads of scores.json."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +103,7 @@ def _read_source(run: str | None, path: Path) -> Source:
         )
     scores = _read_scores(path.with_name("scores.json"))
     reduction = scores.get("reduction") or {}
+    choice = reduction.get("eval_choice")
     folder = path.resolve().parent
     return Source(
         path=path,
@@ -89,9 +112,9 @@ def _read_source(run: str | None, path: Path) -> Source:
         rows=routed,
         unrouted=len(rows) - len(routed),
         protocol=scores.get("protocol"),
-        layers=reduction["layers"] if _is_list(reduction.get("layers"), _is_count) else [],
+        layers=reduction["layers"] if is_list(reduction.get("layers"), is_count) else [],
         kernels=_kernel_names(reduction.get("kernels")),
-        choice=reduction.get("eval_choice"),
+        choice=choice if isinstance(choice, str) else None,
         aspect_ratio=scores.get("image_aspect_ratio"),
     )
 
@@ -100,90 +123,26 @@ def _read_scores(path: Path) -> dict[str, Any]:
     """Read scores.json; {} where there is none: then the page says less."""
     if not path.is_file():
         return {}
-    try:
-        scores = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: can't be read ({error}); evaluate again, or move it away") from error
-    if not isinstance(scores, dict) or not isinstance(scores.get("reduction") or {}, dict):
-        raise ValueError(f"{path}: not a scores.json of llava.eval; evaluate again, or move it away")
+    scores = read_object(path, _AWAY)
+    check(scores, _SCORE_RULES, str(path), _AWAY)
     return scores
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: can't be read as text ({error}); {_EXPECTED}") from error
-    rows = [_read_row(f"{path}:{number}", line) for number, line in enumerate(lines, start=1) if line.strip()]
-    if not rows:
-        raise ValueError(f"{path}: empty; {_EXPECTED}")
+    found = read_rows(path, ANSWER_RULES, required=("question_id", "prompt", "text"), advice=_GIVE)
+    rows = []
+    for where, line in found:
+        row = {"route": [], "visual_tokens_per_layer": [0], "probabilities": [], "visual_grids": [], **line}
+        if row["probabilities"] and len(row["probabilities"]) != len(row["route"]):
+            raise ValueError(
+                f"{where}: probabilities of {len(row['probabilities'])} DPEs, but a route of "
+                f"{len(row['route'])}; {_GIVE}"
+            )
+        rows.append(row)
     return rows
-
-
-def _read_row(where: str, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: not valid JSON ({error}); {_EXPECTED}") from error
-    absent = [key for key in ("question_id", "prompt", "text") if not isinstance(row, dict) or key not in row]
-    if absent:
-        raise ValueError(f"{where}: no {', '.join(absent)}; {_EXPECTED}")
-    row = {"route": [], "visual_tokens_per_layer": [0], "probabilities": [], "visual_grids": [], **row}
-    for key, (is_good, rule) in _RULES.items():
-        if key in row and not is_good(row[key]):
-            raise ValueError(f"{where}: {key} is {row[key]!r:.60}; expected {rule}")
-    if row["probabilities"] and len(row["probabilities"]) != len(row["route"]):
-        raise ValueError(
-            f"{where}: probabilities of {len(row['probabilities'])} DPEs, but a route of {len(row['route'])}"
-        )
-    return row
 
 
 def _kernel_names(kernels: Any) -> list[str]:
     """Name kernels as routes do; [] where a reduction has none."""
-    is_known = _is_list(kernels, _is_pair)
+    is_known = is_list(kernels, is_pair)
     return [f"{rows}x{columns}" for rows, columns in kernels] if is_known else []
-
-
-def _is_number(value: Any) -> bool:
-    """Say whether a value from a JSON file is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_pair(value: Any) -> bool:
-    return _is_list(value, _is_count, least=2) and len(value) == 2
-
-
-def _is_list(value: Any, is_item: Any, *, least: int = 0) -> bool:
-    return isinstance(value, list) and len(value) >= least and all(is_item(item) for item in value)
-
-
-_RULES: Mapping[str, tuple[Any, str]] = {
-    "question_id": (lambda v: isinstance(v, str | int) and not isinstance(v, bool), "a string or a number"),
-    "prompt": (lambda v: isinstance(v, str), "a string"),
-    "text": (lambda v: isinstance(v, str), "a string"),
-    "image": (lambda v: v is None or isinstance(v, str), "a path or null"),
-    "score": (lambda v: v is None or _is_number(v), "a number or null"),
-    "route": (
-        lambda v: _is_list(v, lambda name: isinstance(name, str) and _KERNEL.fullmatch(name)),
-        'kernels such as ["1x1", "2x2"]',
-    ),
-    "probabilities": (
-        lambda v: _is_list(v, lambda dpe: _is_list(dpe, _is_number)),
-        "a list of numbers per DPE",
-    ),
-    "visual_tokens_per_layer": (lambda v: _is_list(v, _is_count, least=1), "a count per layer"),
-    "visual_grids": (
-        lambda v: _is_list(v, _is_pair),
-        "[rows, columns] per crop",
-    ),
-    "flops_ratio": (
-        lambda v: isinstance(v, dict) and all(_is_number(share) for share in v.values()),
-        "a number per counting",
-    ),
-}
-"""What a key of an answer line must be where it is there."""

@@ -10,6 +10,8 @@ from PIL import Image
 
 _QUALITY = 80
 _NAMED = 5
+_SHOWN = 200
+"""Characters of a path that a message repeats."""
 
 
 class Pictures:
@@ -48,7 +50,7 @@ class Pictures:
         Raises:
             ValueError: images that are missing, named with how many there are, or one that can't be read.
         """
-        absent = [source for source in self._sources if isinstance(source, Path) and not source.is_file()]
+        absent = [source for source in self._sources if isinstance(source, Path) and not _is_file(source)]
         if absent:
             named = ", ".join(map(str, absent[:_NAMED])) + (", ..." if len(absent) > _NAMED else "")
             raise ValueError(
@@ -74,3 +76,14 @@ class Pictures:
             raise ValueError(f"image {place} can't be read ({error}): replace the file") from error
         data = base64.b64encode(file.getvalue()).decode("ascii")
         return {"path": name, "width": size[0], "height": size[1], "type": "image/webp", "data": data}
+
+
+def _is_file(path: Path) -> bool:
+    """Say whether there is a file; a path that can't be one (too long, say) is named."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise ValueError(
+            f"image {path!s:.{_SHOWN}}: no such file can be there ({error.strerror}); the answers' image "
+            "paths must be those of the evaluation"
+        ) from error

@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from dpn.analysis.examples import question_line
-from dpn.analysis.routing_page.answers import Source
+from dpn.analysis.routing_page.answers import FITS, Source
 from dpn.analysis.routing_page.pictures import Pictures
 from dpn.analysis.routing_page.questions import Questions
 from dpn.analysis.routing_page.stages import Stage, distinct, square_grid, stages_of
-
-FITS = {"pad": "contain", "square": "cover", "anyres": "fill"}
-"""How an image got into the tower's square, by `image_aspect_ratio`, as CSS's `object-fit` calls it."""
 
 
 def build_data(

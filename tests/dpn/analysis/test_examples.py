@@ -18,4 +18,6 @@ def test_tokens_that_form_no_square_are_refused():
 
 def test_the_question_is_shown_without_ocr_tokens():
     assert question_line("Reference OCR token: A\nWhat?\nAnswer briefly.") == "What?"
+    assert question_line("Reference OCR token: A\nReference OCR token: B") == "Reference OCR token: A"
+    assert question_line("") == ""
     assert question_line("What?\nReference OCR token: A\nAnswer briefly.") == "What?"

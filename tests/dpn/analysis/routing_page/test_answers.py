@@ -62,18 +62,21 @@ def test_upstreams_answers_are_refused_as_they_have_no_routes(write_answers):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("not json", r"answers.jsonl:2: not valid JSON"),
-        ("[1, 2]", r"answers.jsonl:2: no question_id, prompt, text"),
-        ('{"question_id": 1, "text": "a"}', r"answers.jsonl:2: no prompt"),
-        (make_row(score="good"), r"answers.jsonl:2: score is 'good'; expected a number or null"),
-        (make_row(score=float("nan")), r"answers.jsonl:2: score is nan; expected a number or null"),
-        (make_row(route=["<b>"]), r"answers.jsonl:2: route is \['<b>'\]; expected kernels"),
-        (make_row(route=["0x2", "1x1", "1x1"]), r"answers.jsonl:2: route is"),
-        (make_row(probabilities=[[0.5, 0.5]]), r"answers.jsonl:2: probabilities of 1 DPEs, but a route of 3"),
-        (make_row(visual_grids=[[8]]), r"answers.jsonl:2: visual_grids is \[\[8\]\]; expected \[rows"),
-        (make_row(visual_tokens_per_layer=[]), r"answers.jsonl:2: visual_tokens_per_layer is \[\]"),
-        (make_row(flops_ratio={"paper": None}), r"answers.jsonl:2: flops_ratio is"),
-        (make_row(image=3), r"answers.jsonl:2: image is 3; expected a path or null"),
+        ("not json", r"answers.jsonl, line 2: not valid JSON"),
+        ("[1, 2]", r"answers.jsonl, line 2: a list, expected an object; give an answers.jsonl"),
+        ('{"question_id": 1, "text": "a"}', r"answers.jsonl, line 2: no prompt"),
+        (make_row(score="good"), r"answers.jsonl, line 2: score is 'good', expected a number or null"),
+        (make_row(score=float("nan")), r"answers.jsonl, line 2: score is nan, expected a number or null"),
+        (make_row(route=["<b>"]), r"answers.jsonl, line 2: route is \['<b>'\], expected kernels"),
+        (make_row(route=["0x2", "1x1", "1x1"]), r"answers.jsonl, line 2: route is"),
+        (
+            make_row(probabilities=[[0.5, 0.5]]),
+            r"answers.jsonl, line 2: probabilities of 1 DPEs, but a route",
+        ),
+        (make_row(visual_grids=[[8]]), r"answers.jsonl, line 2: visual_grids is \[\[8\]\], expected \[rows"),
+        (make_row(visual_tokens_per_layer=[]), r"answers.jsonl, line 2: visual_tokens_per_layer is \[\]"),
+        (make_row(flops_ratio={"paper": None}), r"answers.jsonl, line 2: flops_ratio is"),
+        (make_row(image=3), r"answers.jsonl, line 2: image is 3, expected a path or null"),
     ],
 )
 def test_a_line_that_is_no_answer_is_named(write_answers, line, message):
@@ -92,17 +95,34 @@ def test_what_is_no_file_of_answers_is_named(tmp_path, write_answers):
         read_sources([str(write_answers([]))])
     path = write_answers([])
     path.write_bytes(b"\x89PNG\xff\xfe")
-    with pytest.raises(ValueError, match="can't be read as text"):
+    with pytest.raises(ValueError, match=r"answers.jsonl: not UTF-8 text"):
         read_sources([str(path)])
 
 
 def test_scores_that_cant_be_read_are_named(write_answers):
     path = write_answers([make_row()])
     path.with_name("scores.json").write_text("{")
-    with pytest.raises(ValueError, match=r"scores.json: can't be read"):
+    with pytest.raises(ValueError, match=r"scores.json: not valid JSON"):
         read_sources([str(path)])
     path.with_name("scores.json").write_text(json.dumps([1]))
-    with pytest.raises(ValueError, match=r"scores.json: not a scores.json"):
+    with pytest.raises(
+        ValueError, match=r"scores.json: a list, expected an object; evaluate it again, or move"
+    ):
+        read_sources([str(path)])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("image_aspect_ratio", "weird", "is 'weird', expected pad, square, anyres or null"),
+        ("image_aspect_ratio", ["pad"], r"is \['pad'\], expected pad, square, anyres or null"),
+        ("protocol", 5, "is 5, expected a string or null"),
+        ("reduction", "dpn", "is 'dpn', expected an object or null"),
+    ],
+)
+def test_scores_that_the_page_can_not_show_are_named(write_answers, key, value, message):
+    path = write_answers([make_row()], scores=SCORES | {key: value})
+    with pytest.raises(ValueError, match=f"scores.json: {key} {message}"):
         read_sources([str(path)])
 
 

@@ -180,7 +180,7 @@ def test_what_is_wrong_ends_in_one_line(make_page, write_answers, image_folder, 
         make_page([make_row()], output="file/page.html")
     with pytest.raises(SystemExit, match=r"routing_page: 1 of 1 images are missing"):
         make_page([make_row(image="gqa/gone.png")])
-    with pytest.raises(SystemExit, match=r"routing_page: .*answers.jsonl:1: not valid JSON"):
+    with pytest.raises(SystemExit, match=r"routing_page: .*answers.jsonl, line 1: not valid JSON"):
         make_page(["not json"])
     assert not (tmp_path / "page.html").exists()
 

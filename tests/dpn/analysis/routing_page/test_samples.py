@@ -95,6 +95,16 @@ def test_an_image_outside_the_folder_is_refused(build, image):
         build([make_row(image=image)])
 
 
+def test_an_image_path_that_no_file_can_have_is_named(build):
+    with pytest.raises(ValueError, match=r"^image \S{,200}: no such file can be there \(File name too"):
+        build([make_row(image="a" * 5000)])
+
+
+def test_a_prompt_of_nothing_but_ocr_tokens_is_its_own_question(build):
+    (sample,) = build([make_row(prompt="Reference OCR token: A")])["samples"]
+    assert sample["question"] == "Reference OCR token: A"
+
+
 def test_an_image_that_cant_be_read_is_named(build, image_folder):
     (image_folder / "gqa" / "square.png").write_bytes(b"not an image")
     with pytest.raises(ValueError, match=r"gqa/square.png can't be read"):
