@@ -41,7 +41,7 @@ def _fig3(arms: Sequence[Arm], arguments: argparse.Namespace) -> list[Path]:
     written = _write_sheets(arguments.output / "fig3", sheets)
     picture, data = arguments.output / "fig3.png", arguments.output / "fig3.json"
     draw_fig3(arms, picture, mark=mark)
-    data.write_text(json.dumps(to_dict(arms), indent=1) + "\n", encoding="utf-8")
+    data.write_text(json.dumps(to_dict(arms), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return [*written, data, picture]
 
 

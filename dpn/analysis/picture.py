@@ -100,7 +100,7 @@ def _edges(table: Table, rows: Sequence[Sequence[str]]) -> list[float]:
 
 def _width(text: str) -> float:
     """Return the inches that text takes."""
-    lines = [line for line in text.split("\n") if line.strip()]
+    lines = [line.replace("$", r"\$") for line in text.split("\n") if line.strip()]  # else it is a formula
     points = (TextPath((0, 0), line, size=SMALL).get_extents().width for line in lines)
     return max(points, default=0.0) / _POINTS_PER_INCH
 

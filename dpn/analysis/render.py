@@ -50,12 +50,12 @@ def markdown(table: Table) -> str:
     header = [": ".join(filter(None, pair)) for pair in table.headings]
     rule = ["---", *["---:"] * (len(header) - 1)]
     lines = [_markdown_line(row) for row in (header, rule, *table.rows)]
-    notes = [f"* {note}" for note in table.notes]
-    return "\n".join([f"**{table.title}**", "", *lines, *([""] if notes else []), *notes]) + "\n"
+    notes = [f"* {one_line(note)}" for note in table.notes]
+    return "\n".join([f"**{one_line(table.title)}**", "", *lines, *([""] if notes else []), *notes]) + "\n"
 
 
 def _markdown_line(cells: Sequence[str]) -> str:
-    shown = (cell.replace("|", r"\|") or " " for cell in cells)
+    shown = (one_line(cell).replace("|", r"\|") or " " for cell in cells)
     return f"| {' | '.join(shown)} |"
 
 
@@ -71,7 +71,6 @@ def latex(table: Table) -> str:
         grouped += [f"\\multicolumn{{{width}}}{{c}}{{{escape(group)}}}"] if group else [""] * width
     rules = [f"\\cmidrule(lr){{{start}-{end}}}" for group, start, end in spans if group]
     has_groups = any(group for group, _ in table.groups)
-    body = [" & ".join(map(escape, row)) + r" \\" for row in table.rows]
     lines = [
         r"\begin{table}",
         r"\centering",
@@ -80,9 +79,9 @@ def latex(table: Table) -> str:
         f"\\begin{{tabular}}{{l{'r' * (len(table.headings) - 1)}}}",
         r"\toprule",
         *([" & ".join(grouped) + r" \\", " ".join(rules)] if has_groups else []),
-        " & ".join(escape(heading) for _, heading in table.headings) + r" \\",
+        _latex_line([heading for _, heading in table.headings]),
         r"\midrule",
-        *body,
+        *map(_latex_line, table.rows),
         r"\bottomrule",
         r"\end{tabular}}",
         *(f"\\par\\footnotesize {escape(note)}" for note in table.notes),
@@ -91,6 +90,17 @@ def latex(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _latex_line(cells: Sequence[str]) -> str:
+    r"""Join cells; a "[" or "*" at the start would be an option of the line above, \\ or \midrule."""
+    line = " & ".join(map(escape, cells)) + r" \\"
+    return "{}" + line if line.startswith(("[", "*")) else line
+
+
 def escape(text: str) -> str:
-    """Write text so that LaTeX shows it."""
-    return "".join(_LATEX.get(character, character) for character in text)
+    """Write text in one line so that LaTeX shows it."""
+    return "".join(_LATEX.get(character, character) for character in one_line(text))
+
+
+def one_line(text: str) -> str:
+    """Make one space of any white space: a cell that holds a line break would end its row."""
+    return " ".join(text.split())

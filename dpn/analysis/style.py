@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 TEXT = "#222222"
 QUIET = "#8a8a8a"
@@ -37,5 +38,7 @@ def expert_colours(kernels: Sequence[str]) -> dict[str, str]:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a PNG."""
+    """Write a PNG; text is drawn as it is, so that a "$" in a question starts no formula."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     figure.savefig(path, dpi=150, metadata={"Software": None})

@@ -108,6 +108,7 @@ def _label(
             textcoords="offset points",
             fontsize=NORMAL,
             color=point.colour,
+            parse_math=False,
         )
         taken.append(_place(axes, text, taken))
 

@@ -64,6 +64,30 @@ def test_latex_shows_what_was_meant(text, written):
     assert escape(text) == written
 
 
+def test_white_space_in_a_cell_is_one_space():
+    table = Table(title="a\nb", groups=(("", ("x\ny",)),), rows=(("one\r\n\ntwo\tthree",),), notes=("n\nm",))
+    assert markdown(table).splitlines() == [
+        "**a b**",
+        "",
+        "| x y |",
+        "| --- |",
+        "| one two three |",
+        "",
+        "* n m",
+    ]
+    assert r"one two three \\" in latex(table).splitlines()
+    assert r"\caption{a b}" in latex(table)
+
+
+def test_a_bracket_or_star_behind_a_line_break_is_no_option_of_it_in_latex():
+    table = Table(
+        title="t", groups=(("", ("[x]", "y")),), rows=(("[mine]", "[1]"), ("*star", ""), ("a", "*"))
+    )
+    lines = latex(table).splitlines()
+    for line in (r"{}[x] & y \\", r"{}[mine] & [1] \\", r"{}*star &  \\", r"a & * \\"):
+        assert line in lines
+
+
 def test_a_picture_grows_with_the_table(tmp_path):
     draw(TABLE, tmp_path / "small.png")
     large = Table(title="t", groups=TABLE.groups, rows=TABLE.rows * 10)
