@@ -43,6 +43,8 @@ class Draws:
     def __init__(self, samples: int = 2000, seed: int = 0) -> None:
         if samples < 1:
             raise ValueError(f"the bootstrap needs 1 or more replicates, got {samples}")
+        if seed < 0:
+            raise ValueError(f"the bootstrap's seed must be 0 or more, got {seed}")
         self.samples, self.seed = samples, seed
         self._known: dict[tuple[int, ...], tuple[Sequence[Tally], np.ndarray]] = {}
 

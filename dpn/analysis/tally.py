@@ -32,7 +32,8 @@ class Tally(NamedTuple):
     """What a headline is made of."""
 
     units: tuple[Hashable, ...]
-    """What is drawn as one: a question by its identity, or all rows of one MMBench question or MME image."""
+    """What is drawn as one: a question by its identity, or all rows of one MMBench question or MME image.
+    `tally` puts them in one order, whatever that of the file."""
     sums: np.ndarray
     """(U, K) float64."""
     headline: Callable[[np.ndarray], np.ndarray]
@@ -53,7 +54,7 @@ def tally(benchmark: str, result: Result) -> Tally:
     """
     if not result.answers or any(row.get("score") is None for row in result.answers):
         raise NoTallyError("answers.jsonl holds no score per question")
-    found = _BUILDERS.get(benchmark, _mean)(result.answers)
+    found = _in_order(_BUILDERS.get(benchmark, _mean)(result.answers))
     total = float(found.headline(found.sums.sum(0)))
     if not abs(total - result.accuracy) <= _TOLERANCE:
         drawn = result.scores["metrics"].get("num_random_fallback")
@@ -62,6 +63,12 @@ def tally(benchmark: str, result: Result) -> Tally:
             f"the scores in answers.jsonl give {total:.2f}, scores.json says {result.accuracy:.2f}{reason}"
         )
     return found
+
+
+def _in_order(found: Tally) -> Tally:
+    """Sort the units, so that the same questions in another order are the same questions."""
+    order = sorted(range(len(found.units)), key=lambda place: repr(found.units[place]))
+    return found._replace(units=tuple(found.units[place] for place in order), sums=found.sums[order])
 
 
 def identities(rows: Rows) -> list[Hashable]:
@@ -76,6 +83,8 @@ def identities(rows: Rows) -> list[Hashable]:
 
 
 def _mean(rows: Rows) -> Tally:
+    if not rows:
+        raise NoTallyError("none of the answers in answers.jsonl counts for the headline")
     sums = np.array([[row["score"], 1.0] for row in rows])
     return Tally(tuple(identities(rows)), sums, _ratio)
 
@@ -104,20 +113,22 @@ def _mmbench(rows: Rows) -> Tally:
     """Call a question right if all its rotations are."""
     scores: dict[Hashable, list[float]] = {}
     for row in rows:
+        if not str(row["question_id"]).isdecimal():
+            raise NoTallyError(f"answers.jsonl has the question_id {row['question_id']!r:.60}, not MMBench's")
         scores.setdefault(int(row["question_id"]) % _ROTATION, []).append(row["score"])
     return Tally(tuple(scores), np.array([[min(found), 1.0] for found in scores.values()]), _ratio)
 
 
 def _pope(rows: Rows) -> Tally:
     """Mean of the splits' F1: per split right yes, said yes, is yes."""
-    if any("category" not in row for row in rows):
-        raise NoTallyError("answers.jsonl doesn't name POPE's splits (category); evaluate again")
-    splits = sorted({row["category"] for row in rows})
+    if any("category" not in row or "gold" not in row for row in rows):
+        raise NoTallyError("answers.jsonl doesn't name POPE's splits (category) and truths; evaluate again")
+    splits = sorted({str(row["category"]) for row in rows})
     sums = np.zeros((len(rows), len(splits), 3))
     for number, row in enumerate(rows):
         is_yes, is_right = row["gold"] == "yes", row["score"] == 1
         says_yes = is_yes == is_right
-        sums[number, splits.index(row["category"])] = is_yes and says_yes, says_yes, is_yes
+        sums[number, splits.index(str(row["category"]))] = is_yes and says_yes, says_yes, is_yes
     return Tally(tuple(identities(rows)), sums.reshape(len(rows), -1), _mean_f1)
 
 
@@ -135,6 +146,8 @@ def _mme(rows: Rows) -> Tally:
         category = name.split("/", 1)[0]
         if category in _PERCEPTION:
             images.setdefault((category, name), []).append(row["score"])
+    if not images:
+        raise NoTallyError("answers.jsonl has no question of MME's perception")
     categories = sorted({category for category, _ in images})
     sums = np.zeros((len(images), len(categories), 4))
     for number, ((category, _), scores) in enumerate(images.items()):

@@ -73,6 +73,13 @@ def line(question_id, score, **more):
     return {"question_id": question_id, "prompt": "p", "score": score, **more}
 
 
+def test_the_order_of_the_file_is_not_seen():
+    rows = [line(number, float(number % 3 == 0)) for number in range(12)]
+    found, again = (tally("gqa", result(listed, 100 / 3)) for listed in (rows, rows[::-1]))
+    assert found.units == again.units
+    assert (found.sums == again.sums).all()
+
+
 def test_an_mmbench_question_is_right_if_all_its_rotations_are():
     rows = [line(1, 1.0), line(2, 1.0), line(1_000_001, 1.0), line(1_000_002, 0.0)]
     found = tally("mmbench", result(rows, 50.0))
@@ -104,6 +111,10 @@ def test_questions_that_agree_in_id_and_prompt_stay_apart():
         ("gqa", result([line(1, 1.0), line(2, 0.0)], 62.0), "give 50.00, scores.json says 62.00"),
         ("mmmu", result([line(1, 1.0)], 99.0, num_random_fallback=4), "4 letters were drawn"),
         ("pope", result([line(1, 1.0, gold="yes")], 100.0), "doesn't name POPE's splits"),
+        ("pope", result([line(1, 1.0, category="random")], 100.0), "doesn't name POPE's splits"),
+        ("mmbench", result([line("a1", 1.0)], 100.0), "has the question_id 'a1', not MMBench's"),
+        ("mme", result([line("none/1.png", 1.0)], 100.0), "no question of MME's perception"),
+        ("scienceqa", result([line(1, 1.0)], 100.0), "none of the answers .* counts for the headline"),
     ],
 )
 def test_answers_that_do_not_make_the_headline_are_refused(name, found, message):
