@@ -21,6 +21,7 @@ from dpn.analysis.resampling import (
 from dpn.analysis.results import POINTS, Result, Run, load_run, mean, natural_order
 from dpn.analysis.tally import NoTallyError, Tally, tally
 
+_DENSE = "dense"
 _OWN = "+"
 """In front of the name of a row that the paper's table doesn't have."""
 
@@ -143,16 +144,19 @@ def compare_averages(ours: Arm, other: Arm, benchmarks: Sequence[str], draws: Dr
     return Difference(value, interval(mine - theirs), bootstrap_test(mine - theirs), "")
 
 
-def load_arms(words: Sequence[str], known: Sequence[str] | None = None) -> list[Arm]:
+def load_arms(
+    words: Sequence[str], known: Sequence[str] | None = None, reported: Sequence[str] = ()
+) -> list[Arm]:
     """Read ROW=FOLDER[,FOLDER...], one folder per seed; a folder may be a pattern such as `seed*/dpn`.
 
-    `known` are the rows that may be filled; None: any name will do.
+    `known` are the rows that may be filled (None: any name will do), `reported` the table's other rows.
 
     Raises:
-        ValueError: an unknown row, a folder without results, seeds of one row on different benchmarks, or
-            two protocols under one benchmark.
+        ValueError: an unknown row, a name of one's own that is a row of the table, a folder without results
+            or given twice, seeds of one row on different benchmarks or with different reductions, or two
+            protocols under one benchmark.
     """
-    arms = [_load_arm(word, known) for word in words]
+    arms = [_load_arm(word, known, reported) for word in words]
     keys = [arm.key for arm in arms]
     if repeated := sorted({key for key in keys if keys.count(key) > 1}):
         raise ValueError(
@@ -162,20 +166,15 @@ def load_arms(words: Sequence[str], known: Sequence[str] | None = None) -> list[
     return arms
 
 
-def _load_arm(word: str, known: Sequence[str] | None) -> Arm:
+def _load_arm(word: str, known: Sequence[str] | None, reported: Sequence[str]) -> Arm:
     key, equals, folders = word.partition("=")
     is_own = key.startswith(_OWN)
     key = key.removeprefix(_OWN)
-    if not equals or not key or not folders:
+    if not equals or not key or not all(folders.split(",")):
         raise ValueError(f"--runs takes ROW=FOLDER[,FOLDER...], got {word!r}")
-    if known is not None and is_own and key in known:
-        raise ValueError(f"{key!r} is a row of the table: leave out the {_OWN!r}")
-    if known is not None and not is_own and key not in known:
-        raise ValueError(
-            f"the table has no row {key!r} to fill; there are {', '.join(known)}. For a row of your own "
-            f"write {_OWN}{key}=..."
-        )
+    _require_name(key, is_own, known, reported)
     paths = [path for part in folders.split(",") for path in _matching(part)]
+    _require_different(key, paths)
     runs = tuple(load_run(f"{key}={path}") for path in paths)
     for path, run in zip(paths, runs, strict=True):
         if run.results.keys() != runs[0].results.keys():
@@ -183,7 +182,50 @@ def _load_arm(word: str, known: Sequence[str] | None) -> Arm:
                 f"row {key!r}: {path} has {', '.join(run.results)}, {paths[0]} has "
                 f"{', '.join(runs[0].results)}; evaluate every seed on the same benchmarks"
             )
+        _require_one_reduction(key, (paths[0], path), (runs[0], run))
     return Arm(key, is_own, runs)
+
+
+def _require_name(key: str, is_own: bool, known: Sequence[str] | None, reported: Sequence[str]) -> None:
+    """Refuse a row that can't be filled, and a name of one's own that is taken."""
+    if key in reported:
+        raise ValueError(
+            f"row {key!r} of the table holds numbers that the paper took from others, so no run can stand in "
+            f"it; give yours another name, as in {_OWN}my-{key}=..."
+        )
+    if known is not None and is_own and key in known:
+        raise ValueError(f"{key!r} is a row of the table: leave out the {_OWN!r}")
+    if known is not None and not is_own and key not in known:
+        raise ValueError(
+            f"the table has no row {key!r} to fill; there are {', '.join(known)}. For a row of your own "
+            f"write {_OWN}{key}=..."
+        )
+
+
+def _require_different(key: str, paths: Sequence[str]) -> None:
+    """Refuse a folder that is named more than once, however it is written."""
+    first: dict[Path, str] = {}
+    for path in paths:
+        folder = Path(path).resolve()
+        if folder in first:
+            also = "" if first[folder] == path else f", before as {first[folder]}"
+            raise ValueError(f"row {key!r}: {path} is given twice{also}; a folder is one seed, name it once")
+        first[folder] = path
+
+
+def _require_one_reduction(key: str, paths: tuple[str, str], runs: tuple[Run, Run]) -> None:
+    """Refuse two seeds that aren't the same method with the same settings, but for the seed of its draws."""
+    for benchmark, result in runs[0].results.items():
+        reductions = [result.scores.get("reduction"), runs[1].results[benchmark].scores.get("reduction")]
+        first, other = ({**(found or {"method": _DENSE}), "seed": None} for found in reductions)
+        if first != other:
+            names = [name for name in (first | other) if first.get(name) != other.get(name)]
+            names = ["method"] if "method" in names else names
+            listed = ", ".join(f"{name} {first.get(name, '-')} / {other.get(name, '-')}" for name in names)
+            raise ValueError(
+                f"row {key!r}, {benchmark}: {paths[0]} and {paths[1]} differ in {listed}; the folders of a "
+                "row are seeds of one method, put others into a row of their own"
+            )
 
 
 def _matching(pattern: str) -> list[str]:

@@ -67,7 +67,7 @@ class Comparison:
     @cached_property
     def columns(self) -> tuple[Column, ...]:
         """The columns shown: of the small world only those on whose benchmark something ran."""
-        present = {name for arm in self.arms for name in arm.benchmarks}
+        present = self._present
         return tuple(
             column
             for column in self.table.columns
@@ -82,15 +82,31 @@ class Comparison:
 
     @property
     def averaged(self) -> tuple[str, ...]:
-        """Benchmarks that the average is over: the paper's, of the small world those shown."""
+        """Benchmarks that the average is over: the paper's, of the small world those that ran."""
         if not self.is_small_world:
             return self.table.averaged
-        return tuple(name for name in self.benchmarks if name in self.table.averaged)
+        present = self._present
+        return tuple(name for name in self.table.averaged if name in present)
 
     @property
     def costed(self) -> tuple[str, ...]:
-        """Benchmarks that mean costs are over: those shown that every row ran."""
-        return tuple(name for name in self.benchmarks if all(name in arm.benchmarks for arm in self.arms))
+        """Benchmarks that mean costs are over, shown or not: the table's that every row ran."""
+        return tuple(name for name in self.titles if all(name in arm.benchmarks for arm in self.arms))
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """Title of every benchmark of the table, shown or not."""
+        return {column.benchmark: column.title for column in self.table.columns if column.kind == "score"}
+
+    @property
+    def has_average(self) -> bool:
+        """Whether a column of averages is shown."""
+        return any(column.kind == "average" for column in self.columns)
+
+    @property
+    def _present(self) -> set[str]:
+        """Benchmarks that some row ran."""
+        return {name for arm in self.arms for name in arm.benchmarks}
 
     def score(self, arm: Arm, benchmark: str) -> Score | None:
         """Return a row's score on a benchmark, None where it didn't run."""
@@ -146,9 +162,10 @@ class Comparison:
                 continue
             ours, theirs = self.by_key[row.key], self.by_key[other]
             named = names.get(other) or self.table.row(other)
-            shared = [name for name in self.benchmarks if {name} <= {*ours.benchmarks} & {*theirs.benchmarks}]
-            found += [(row, named, name, compare(ours, theirs, name, self.draws)) for name in shared]
-            if len(self.averaged) > 1 and set(self.averaged) <= set(shared):
+            shared = {*ours.benchmarks} & {*theirs.benchmarks}
+            tested = [name for name in self.benchmarks if name in shared]
+            found += [(row, named, name, compare(ours, theirs, name, self.draws)) for name in tested]
+            if self.has_average and len(self.averaged) > 1 and shared.issuperset(self.averaged):
                 averages = compare_averages(ours, theirs, self.averaged, self.draws)
                 found.append((row, named, "average", averages))
         return found

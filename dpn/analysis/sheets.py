@@ -1,9 +1,14 @@
 """A comparison as two tables of text: the paper's with our cells, and the tests against our baseline."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from dpn.analysis.comparison import Comparison
 from dpn.analysis.paper import ABSENT, Column, Row
+from dpn.analysis.reading import is_count, is_list
 from dpn.analysis.render import Table
 from dpn.analysis.resampling import Interval
+from dpn.analysis.run_notes import run_notes
 
 NOT_RUN, REPORTED, OTHER = "not run", "reported", "†"
 _DECIMALS = {"mme": 1}
@@ -107,13 +112,20 @@ def _labels(comparison: Comparison, column: Column) -> tuple[str, ...]:
 
 
 def _size(comparison: Comparison, row: Row) -> str:
-    """Return what stands under Params or Layers: the paper's word, or where our runs have their DPEs."""
+    """Return what stands under Params or Layers: the paper's word, and our layers where they are others."""
+    printed = "" if comparison.is_small_world else row.size
     arm = comparison.by_key.get(row.key)
-    if not comparison.is_small_world and row.size:
-        return row.size
-    reduction = next(iter(arm.runs[0].results.values())).scores.get("reduction") if arm else None
-    is_layers = comparison.table.size_title == "Layers"
-    return ",".join(map(str, reduction["layers"])) if is_layers and reduction else ABSENT
+    if arm is None or comparison.table.size_title != "Layers":
+        return printed or ABSENT
+    ours = _places(arm.runs[0].reduction or {})
+    return ours if printed in ("", ours) else f"paper: {printed}; ours: {ours}"
+
+
+def _places(reduction: Mapping[str, Any]) -> str:
+    """Return the decoder layers at which a reduction acts; ABSENT where it acts at none of them."""
+    found = reduction.get("layers", reduction.get("layer"))
+    places = found if isinstance(found, list) else [found]
+    return ",".join(map(str, places)) if is_list(places, is_count, least=1) else ABSENT
 
 
 def _notes(comparison: Comparison) -> list[str]:
@@ -126,7 +138,7 @@ def _notes(comparison: Comparison) -> list[str]:
         )
         notes += _protocol_notes(comparison)
     if comparison.arms:
-        notes += _run_notes(comparison)
+        notes += run_notes(comparison)
     return notes
 
 
@@ -143,39 +155,6 @@ def _protocol_notes(comparison: Comparison) -> list[str]:
     if any(label.startswith("≠") for column in comparison.columns for label in _labels(comparison, column)):
         notes.append("≠: our protocol isn't the paper's; the two columns can't be compared")
     return notes
-
-
-def _run_notes(comparison: Comparison) -> list[str]:
-    titles = {column.benchmark: column.title for column in comparison.columns if column.kind == "score"}
-    notes = [
-        f"ours: mean over seeds, and the middle 95 % of {comparison.draws.samples} bootstrap replicates, "
-        "which draw questions, and seeds where there are several, with replacement (two or three seeds "
-        "say little about their spread)"
-    ]
-    kinds = {column.kind for column in comparison.columns}
-    if "average" in kinds and comparison.averaged:
-        over = ", ".join(
-            f"{titles.get(name, name)}{' / 20' if name == 'mme' else ''}" for name in comparison.averaged
-        )
-        notes.append(f"our average: over {over}; where one is missing there is none")
-    if kinds & {"gflops", "flops_ratio", "tokens", "speed"} and comparison.costed:
-        over = ", ".join(titles[name] for name in comparison.costed)
-        notes.append(
-            "FLOPs: of the decoder's prefill, visual tokens and two FFN matrices (Eq. 8); tokens: visual "
-            f"ones, mean over the decoder's layers; columns that name no benchmark are means over {over}"
-        )
-    if "speed" in kinds and comparison.costed:
-        measured = sorted(", ".join(map(str, where)) for where in comparison.measured_on(comparison.arms[0]))
-        notes.append(
-            f"our speed: on {'; '.join(measured)} (device, dtype, batch); elsewhere measured rows have none"
-        )
-    reasons = {
-        f"no interval for {arm.key}, {titles[name]}: {score.reason}"
-        for arm in comparison.arms
-        for name in comparison.benchmarks
-        if (score := comparison.score(arm, name)) is not None and score.reason
-    }
-    return notes + sorted(reasons)
 
 
 def _test_notes(comparison: Comparison) -> tuple[str, ...]:

@@ -27,10 +27,11 @@ def main(words: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(words)
     table = TABLES[arguments.table]
     fillable = [row.key for row in table.rows if not row.is_reported]
+    reported = [row.key for row in table.rows if row.is_reported]
     try:
         comparison = Comparison(
             table=table,
-            arms=tuple(load_arms(arguments.runs, fillable)),
+            arms=tuple(load_arms(arguments.runs, fillable, reported)),
             draws=Draws(arguments.samples, arguments.seed),
             is_small_world=arguments.small_world,
             wanted_rows=tuple(arguments.rows),
@@ -57,7 +58,7 @@ def write(comparison: Comparison, output: Path) -> list[Path]:
     text = "\n".join(map(markdown, tables))
     paths[0].write_text(text, encoding="utf-8")
     paths[1].write_text("\n".join(map(latex, tables)), encoding="utf-8")
-    paths[2].write_text(json.dumps(comparison.to_dict(), indent=1) + "\n", encoding="utf-8")
+    paths[2].write_text(json.dumps(comparison.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     draw(main_table, paths[3])
     sys.stdout.write(text)
     return paths

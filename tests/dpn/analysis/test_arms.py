@@ -67,6 +67,26 @@ def test_rows_that_answered_other_questions_are_not_tested(tmp_path):
     assert averages.reason == "gqa: not available: they answered other questions"
 
 
+def test_the_same_questions_in_another_order_are_paired_by_their_ids(tmp_path):
+    """Right on questions 0 to 8 against 0 to 3: only the first gets five, in whatever order they lie."""
+    ours = arm(tmp_path, "ours", {"gqa": [1] * 9 + [0] * 3})
+    arm(tmp_path, "other", {"gqa": [1] * 4 + [0] * 8})
+    path = tmp_path / "other" / "seed0" / "gqa" / "answers.jsonl"
+    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    (other,) = load_arms([f"other={tmp_path}/other/seed0"])
+    found = compare(ours, other, "gqa", DRAWS)
+    assert found.test == ("McNemar", pytest.approx(2 / 2**5))
+    assert compare_averages(ours, other, ["gqa"], DRAWS).test is not None
+
+
+def test_seeds_may_differ_in_the_seed_of_a_methods_draws(tmp_path):
+    for seed in (0, 1):
+        reduction = {"method": "random", "layers": [2], "seed": seed}
+        write_run(tmp_path / f"s{seed}", {"gqa": HALF}, reduction=reduction)
+    (found,) = load_arms([f"random={tmp_path}/s*"])
+    assert len(found.runs) == 2
+
+
 def test_points_of_mme_count_a_twentieth_in_averages(tmp_path):
     """One category, all right: 200 points of perception, which are 10 percent."""
     folder = write_run(tmp_path / "a", {"gqa": HALF})
@@ -89,11 +109,15 @@ def test_a_cost_is_the_mean_over_seeds_and_missing_where_one_lacks_it(tmp_path):
 
 @pytest.fixture
 def runs(tmp_path):
-    """Folders `a`, `b` on GQA, `c` on more, `d` under another protocol."""
+    """Folders `a`, `b` on GQA, `c` on more, `d` under another protocol, `routed` and `dearer` of routers."""
     for name in "ab":
         write_run(tmp_path / name, {"gqa": HALF})
     write_run(tmp_path / "c", {"gqa": HALF, "textvqa": HALF})
     write_run(tmp_path / "d", {"gqa": HALF}, protocol="gqa_testdev_all")
+    routed = {"method": "dpn", "layers": [2, 4], "mu": 0.5}
+    write_run(tmp_path / "routed", {"gqa": HALF}, reduction=routed)
+    write_run(tmp_path / "dearer", {"gqa": HALF}, reduction=routed | {"mu": 1.0, "kernels": [[1, 1]]})
+    (tmp_path / "link").symlink_to(tmp_path / "a")
     return tmp_path
 
 
@@ -113,6 +137,13 @@ def runs(tmp_path):
             r"gqa: row 'llava' was scored as gqa_testdev_balanced, row 'mine' as gqa_testdev_all",
         ),
         (["dpn={0}/a,{0}/d"], r"gqa: row 'dpn' was scored as gqa_testdev_balanced, row 'dpn' as gqa_"),
+        (["dpn={0}/a,"], r"--runs takes ROW=FOLDER\[,FOLDER...\], got"),
+        (["dpn={0}/a,{0}/b,{0}/a"], r"row 'dpn': \S+/a is given twice; a folder is one seed"),
+        (["dpn={0}/a,{0}/c/../a"], r"row 'dpn': \S+/c/../a is given twice, before as \S+/a; a folder"),
+        (["dpn={0}/b,{0}/[ab]"], r"row 'dpn': \S+/b is given twice"),
+        (["dpn={0}/link,{0}/a"], r"row 'dpn': \S+/a is given twice, before as \S+/link"),
+        (["dpn={0}/a,{0}/routed"], r"row 'dpn', gqa: \S+/a and \S+/routed differ in method dense / dpn;"),
+        (["dpn={0}/routed,{0}/dearer"], r"\S+/dearer differ in mu 0.5 / 1.0, kernels - / \[\[1, 1\]\]; the"),
     ],
 )
 def test_rows_that_can_not_stand_in_the_table_are_refused(runs, words, message):
