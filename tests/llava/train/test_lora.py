@@ -199,7 +199,7 @@ def test_the_routing_tokens_embedding_learns_and_no_others(trained, world):
     assert torch.equal(model.model.embed_tokens.weight[:-1], before)
 
 
-POLICY = ["--reduction", "dpn", "preset=policy", "layers=1,2", "budget=0.3", "mu_step=0.5"]
+POLICY = ["--reduction", "dpn", "preset=policy", "layers=1,2", "budget=0.4", "mu_step=0.5"]
 
 
 @pytest.mark.parametrize("reduction", [DPN, POLICY, [*DPN, "--mm_use_im_start_end", "True"]])
