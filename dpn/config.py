@@ -127,7 +127,7 @@ class DpnConfig(ReducerConfig):
     exploration_steps: int = 0
     """Micro batches over which entropy_weight and uniform_share fall linearly to 0; with 0 they stay."""
     router_lr_scale: float = 6.0
-    """Learning rate of routers and value head relative to the model's (docs/results/toy/routing.md says why)."""
+    """Learning rate of routers and value head relative to the model's (docs/results/toy/routing.md)."""
 
     @classmethod
     def from_fields(cls, **given: Any) -> Self:

@@ -43,6 +43,8 @@ _T95 = (
 """97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom."""
 _NORMAL_95 = 1.96
 _MARKERS = "oDs^vP*XdpH"
+_LABEL_ROOM = 3.0
+"""Per cent that two points of a curve must lie apart to be labelled one by one."""
 _NOTES = """\
 Mean over seeds and half the width of its 95 % interval (Student's t over seeds). *accuracy*: mean over
 {benchmarks}, in percent; grades: accuracy of the questions of that grade. FLOPs are those of the decoder's
@@ -117,6 +119,17 @@ def load_study(study: Path) -> dict[str, dict[str, Run]]:
         for point, seeds in found.items()
         if (complete := {seed: run for seed, run in seeds.items() if len(run.results) == widest})
     }
+
+
+def _chosen(points: dict[str, dict[str, Run]], methods: Sequence[str] | None) -> dict[str, dict[str, Run]]:
+    if methods is None:
+        return points
+    found = {point.partition("@")[0] for point in points}
+    if unknown := [method for method in methods if method not in found]:
+        raise ValueError(
+            f"--methods {' '.join(unknown)}: not in the study; it has {', '.join(sorted(found))}"
+        )
+    return {point: seeds for point, seeds in points.items() if point.partition("@")[0] in methods}
 
 
 def summarise(points: dict[str, dict[str, Run]]) -> list[dict[str, Any]]:
@@ -196,6 +209,9 @@ def draw_study(rows: Sequence[dict[str, Any]], path: Path) -> None:
         )
         colour = to_hex(palette(routed.index(method) % 10)) if method in routed else QUIET
         _draw_method(axes, method, members, colour, _MARKERS[place % len(_MARKERS)])
+    _, top = axes.get_ylim()
+    axes.set_xlim(0, 105)  # intervals of few seeds go far beyond what there is
+    axes.set_ylim(None, min(top, 101))
     axes.set_xlabel("FLOPs of the visual tokens, % of dense (Eq. 8)", fontsize=NORMAL, color=TEXT)
     axes.set_ylabel("mean accuracy, %", fontsize=NORMAL, color=TEXT)
     axes.set_title("Accuracy against cost, mean over seeds", fontsize=LARGE, color=TEXT, loc="left")
@@ -219,17 +235,39 @@ def _draw_method(axes: Axes, method: str, rows: Sequence[dict[str, Any]], colour
         alpha=0.85,
         label=method,
     )
-    for row, across, up in zip(rows, x, y, strict=True):
-        _, at, value = row["point"].partition("@")
-        if at:
-            axes.annotate(
-                value,
-                (across["mean"], up["mean"]),
-                (5, 5),
-                textcoords="offset points",
-                fontsize=SMALL,
-                color=colour,
-            )
+    for members in _clusters([row for row in rows if "@" in row["point"]]):
+        values = named_range([row["point"].partition("@")[2] for row in members])
+        at = [members[-1]["estimates"][name]["mean"] for name in ("flops_paper", "accuracy")]
+        axes.annotate(values, at, (5, 5), textcoords="offset points", fontsize=SMALL, color=colour)
+
+
+def _clusters(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Put neighbours of a curve together whose markers cover each other, so that one label serves them."""
+    clusters: list[list[dict[str, Any]]] = []
+    for row in rows:
+        here = row["estimates"]
+        last = clusters[-1][-1]["estimates"] if clusters else None
+        is_near = last is not None and all(
+            abs(here[name]["mean"] - last[name]["mean"]) < _LABEL_ROOM for name in ("flops_paper", "accuracy")
+        )
+        if is_near:
+            clusters[-1].append(row)
+        else:
+            clusters.append([row])
+    return clusters
+
+
+def named_range(values: Sequence[str]) -> str:
+    """Name what stands behind @ by its ends, numbers by the least and the greatest.
+
+    >>> named_range(["0.5", "0.05", "0.1"]), named_range(["2"]), named_range(["slow", "fast"])
+    ('0.05 to 0.5', '2', 'slow to fast')
+    """
+    try:
+        listed = sorted(values, key=float)
+    except ValueError:
+        listed = list(values)
+    return listed[0] if len(listed) == 1 else f"{listed[0]} to {listed[-1]}"
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -237,10 +275,13 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m dpn.analysis.study", description=__doc__)
     parser.add_argument("study", type=Path, help="--output of llava.toy.study")
     parser.add_argument("--output", type=Path, help="folder to write to (default: the study's)")
+    parser.add_argument(
+        "--methods", nargs="+", help="only these, by what stands in front of @ (default: all)"
+    )
     arguments = parser.parse_args(words)
     output = arguments.output or arguments.study
     try:
-        points = load_study(arguments.study)
+        points = _chosen(load_study(arguments.study), arguments.methods)
         rows = summarise(points)
         benchmarks = list(next(iter(next(iter(points.values())).values())).results)
         output.mkdir(parents=True, exist_ok=True)

@@ -93,3 +93,12 @@ def test_table_plot_and_json_are_written(make_study, tmp_path, capsys):
 def test_an_empty_study_is_named(tmp_path):
     with pytest.raises(SystemExit, match="no evaluated run"):
         main([str(tmp_path)])
+
+
+def test_a_part_of_the_methods_can_be_shown_and_unknown_ones_are_refused(make_study, tmp_path, capsys):
+    study = make_study(**{"value@0.1": [{"routes": BY_GRADE}], "value@1": [{"routes": SAME}], "dense": [{}]})
+    main([str(study), "--output", str(tmp_path / "out"), "--methods", "value"])
+    shown = json.loads((tmp_path / "out" / "routing.json").read_text())["points"]
+    assert [row["point"] for row in shown] == ["value@0.1", "value@1"]
+    with pytest.raises(SystemExit, match=r"--methods vaule: not in the study; it has dense, value"):
+        main([str(study), "--methods", "vaule"])
