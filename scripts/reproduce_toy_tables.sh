@@ -22,7 +22,7 @@ JOBS=${JOBS:-$(nproc)}
 projectors="average_pool pixel_shuffle token_packer ldp_v2 resampler c_abstractor"
 rivals="pyramid_drop random-drop truncate downsample static-late"
 rows="static-2x2 static-1x2 static-2x1 random dynamic-2x2-4x4 early no-loss"
-read -ra methods <<<"${METHODS:-dense paper policy policy-warm@1 value $rows $projectors $rivals}"
+read -ra methods <<<"${METHODS:-dense paper policy policy-budget value $rows $projectors $rivals}"
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
 [[ -d $TOY ]] || python -m llava.toy --output "$TOY" --seed 0
@@ -56,7 +56,7 @@ table() {
 }
 
 table table1 gqa textvqa pope average flops_ratio -- llava=dense fastv-r0.5 fastv-r0.6 +fastv-late dpn=paper +policy \
-    +policy-warm@1 +value=value@0.5 +pyramid_drop +pyramid-drop-free +random-drop +random-drop-free +truncate +truncate-free \
+    +policy-budget +value=value@0.5 +pyramid_drop +pyramid-drop-free +random-drop +random-drop-free +truncate +truncate-free \
     +downsample +downsample-free +visionzip
 table table2 tokens gqa pope textvqa average flops_ratio -- mlp=dense average_pool resampler c_abstractor pixel_shuffle \
     ldp_v2 prumerge_plus token_packer dpn=paper +policy

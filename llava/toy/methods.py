@@ -84,7 +84,7 @@ _ROUTERS = {
         "policy-warm@2": "mu=2 cost_warmup_steps=100",
         "policy@0.5": "mu=0.5",
         "policy@2": "mu=2",
-        "policy-budget": "budget=0.4",
+        "policy-budget": "mu=0.5 budget=0.4",
         "policy-later": "mu=1 cost_warmup_steps=100 credit=later",
         "policy-entropy": "mu=1 cost_warmup_steps=100 entropy_weight=0.02 exploration_steps=100",
         "policy-uniform": "mu=1 cost_warmup_steps=100 uniform_share=0.2 exploration_steps=100",
