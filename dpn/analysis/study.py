@@ -237,7 +237,8 @@ def _draw_method(axes: Axes, method: str, rows: Sequence[dict[str, Any]], colour
     )
     for members in _clusters([row for row in rows if "@" in row["point"]]):
         values = named_range([row["point"].partition("@")[2] for row in members])
-        at = [members[-1]["estimates"][name]["mean"] for name in ("flops_paper", "accuracy")]
+        last = members[-1]["estimates"]
+        at = (last["flops_paper"]["mean"], last["accuracy"]["mean"])
         axes.annotate(values, at, (5, 5), textcoords="offset points", fontsize=SMALL, color=colour)
 
 

@@ -205,11 +205,11 @@ def _from_lists(reducer: DynamicPyramid, routes: Sequence[Sequence[str | int]]) 
             f"routes need one list per prompt with one kernel per DPE layer {reducer.layers} each, like "
             f'[["1x1", "2x2", "1x2"], ...], or a tensor of indices; got {routes!r}'
         )
-    kinds = {type(expert) for route in rows for expert in route}
-    if kinds <= {int}:
+    if all(type(expert) is int for route in rows for expert in route):
         return torch.tensor(rows, dtype=torch.long)
-    if kinds == {str}:
-        return expert_indices(rows, reducer.config.kernels)
+    names = [[expert for expert in route if isinstance(expert, str)] for route in rows]
+    if names == rows:
+        return expert_indices(names, reducer.config.kernels)
     raise ValueError(
         f"routes name kernels ({format_route(reducer.config.kernels)}) or "
         f"their indices (-1: the router's choice), not both in one call, got {routes!r}"

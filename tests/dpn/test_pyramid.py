@@ -189,5 +189,5 @@ def test_reloading_keeps_every_weight_and_fresh_routers_have_the_released_scale(
     bound = 1 / np.sqrt(32)
     weights = fresh.reducer.routers[0].hidden.weight
     assert bound * 0.9 < weights.abs().max() <= bound
-    assert float(fresh.reducer.policy.mu) == 0.5
+    assert float(fresh.reducer.policy.mu) == fresh.reducer.config.mu == 1.0
     assert float(fresh.reducer.policy.loss_window.abs().max()) == 0.0
