@@ -201,6 +201,8 @@ class Layout:
     def loses_image(self, expert: GridPool) -> np.ndarray:
         """(B,) bool: this expert would leave nothing of one of the sample's images (edge=floor)."""
         lost = np.zeros(len(self.lengths), bool)
+        if expert.edge == "ceil":  # which always keeps a window
+            return lost
         for span in self.spans:
             lost[span.sample] |= span.grid is not None and math.prod(expert.grid(span.grid)) == 0
         return lost
