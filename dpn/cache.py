@@ -72,7 +72,7 @@ class PyramidLayer(DynamicLayer):
     def reset(self) -> None:
         """Forget everything."""
         super().reset()
-        self.prefix_mask = self.shift = self.routing = None
+        self.prefix_mask = self.shift = self.routing = self.stamp = None
         self.logical_length = 0
 
     def _select(self, indices: Tensor) -> None:

@@ -46,8 +46,9 @@ def with_inference_fields(saved: MethodConfig, asked: dict[str, Any]) -> MethodC
                 f"the checkpoint was trained with {name}={getattr(saved, name)}, so it can't run with "
                 f"{name}={value}; {free} may change after training"
             )
-    if isinstance(saved, DpnConfig) and saved.train_choice != "static" != asked.get("eval_choice", "static"):
-        asked = {"route": (), **asked}  # the route went with the choice that is changed
+    is_routed_anew = asked.get("eval_choice", "static") != "static"
+    if isinstance(saved, DpnConfig) and saved.train_choice != "static" and is_routed_anew:
+        asked = {"route": (), **asked}  # a saved route belongs to the choice that is changed
     changed = replace(cast(Any, saved), **asked)
     if isinstance(saved, DpnConfig):
         _require_taught(saved, changed)

@@ -5,8 +5,9 @@ mkdir results/again && tar -C results/again -xJf docs/results/toy/runs.tar.xz
 
 The file holds every scores.json and answers.jsonl under STUDY/runs and STUDY/oracle, and the stamps of
 finished runs, so that llava.toy.study, told to write to the folder it is unpacked in, only trains what is
-missing there. Left out are checkpoints, logs, run.json (paths of the machine) and an answer's random id;
-router probabilities are rounded to two digits. The same answers always make the same bytes.
+missing there. Left out are checkpoints, logs, run.json (paths of the machine) and of an answer its random id,
+the model's name and `metadata`; router probabilities are rounded to two digits. The same answers always make
+the same bytes.
 """
 
 import argparse
@@ -16,7 +17,8 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+from dpn.analysis.reading import ANSWER_RULES, read_rows
 
 _PATTERNS = (
     "runs/*/seed*/*.done",
@@ -32,7 +34,7 @@ def archive(study: Path, path: Path) -> int:
     """Write the file; returns how many files are in it.
 
     Raises:
-        ValueError: the study has no answers, or a line of them is not JSON.
+        ValueError: the study has no answers, or a line of them isn't as llava.eval writes it.
     """
     files = sorted(_files(study))
     if not any(file.name == "answers.jsonl" for file in files):
@@ -54,11 +56,7 @@ def _files(study: Path) -> Iterator[Path]:
 
 def _shortened(path: Path) -> bytes:
     lines = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row: dict[str, Any] = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number}: not JSON ({error}); finish the evaluation") from error
+    for _, row in read_rows(path, ANSWER_RULES, required=("question_id",), advice="finish the evaluation"):
         kept = {name: value for name, value in row.items() if name not in _LEFT_OUT}
         if "probabilities" in kept:
             kept["probabilities"] = [[round(p, 2) for p in router] for router in kept["probabilities"]]

@@ -10,6 +10,7 @@ import math
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any, cast
 
 import torch
@@ -199,8 +200,7 @@ class Dialogue:
 
 def _common_prefix(first: Sequence[int], whole: Sequence[int]) -> int:
     """Count the ids with which both begin; a tokenizer may join the last one to what follows."""
-    differs = (place for place, pair in enumerate(zip(first, whole, strict=False)) if pair[0] != pair[1])
-    return next(differs, min(len(first), len(whole)))
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, whole, strict=False)))
 
 
 def load_assistant(

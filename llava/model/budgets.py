@@ -198,8 +198,7 @@ def with_budgets(model: "LlavaLlamaForCausalLM", path: str) -> None:
 
 def _from_lists(reducer: DynamicPyramid, routes: Sequence[Sequence[str | int]]) -> Tensor:
     """Read routes (B, S) from lists of indices, or of kernels by name."""
-    rows = [] if isinstance(routes, str) else [route for route in routes if isinstance(route, Sequence)]
-    rows = [list(route) for route in rows if not isinstance(route, str)]
+    rows = [list(route) for route in routes if isinstance(route, Sequence) and not isinstance(route, str)]
     if len(rows) != len(routes) or len({len(route) for route in rows}) > 1:
         raise ValueError(
             f"routes need one list per prompt with one kernel per DPE layer {reducer.layers} each, like "

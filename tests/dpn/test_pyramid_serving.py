@@ -118,12 +118,22 @@ def test_the_cache_of_another_checkpoint_of_the_same_sizes_is_refused():
         steps(make_model(make_config(), seed=1), cache, mask, 1)
 
 
-@pytest.mark.parametrize("cache", [None, DynamicCache()])
-def test_text_alone_runs_as_on_a_plain_decoder_with_any_empty_cache(cache):
+def test_a_cache_that_was_reset_belongs_to_nobody():
+    cache, _ = prefilled(make_model(make_config()), [[1, 0, 2], [2, 2, 2]])
+    cache.reset()
+    other, ids = make_model(make_config(), seed=1), torch.arange(1, 13).reshape(2, 6)
+    other(input_ids=ids, past_key_values=cache)
+    expected = other(input_ids=torch.cat([ids, ids[:, :1]], dim=1)).last_hidden_state[:, -1]
+    later = other(input_ids=ids[:, :1], past_key_values=cache).last_hidden_state[:, 0]
+    assert torch.allclose(later, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("make_cache", [lambda: None, DynamicCache])
+def test_text_alone_runs_as_on_a_plain_decoder_with_any_empty_cache(make_cache):
     model, ids = make_model(make_config()), torch.arange(1, 13).reshape(2, 6)
     plain = make_model()
     plain.load_state_dict(model.state_dict(), strict=False)
-    output = model(input_ids=ids, past_key_values=cache)
+    output = model(input_ids=ids, past_key_values=make_cache())
     assert torch.allclose(output.last_hidden_state, plain(input_ids=ids).last_hidden_state, atol=1e-6)
     assert lengths(output.past_key_values) == [6] * 5
     later = model(input_ids=ids[:, :1], past_key_values=output.past_key_values).last_hidden_state

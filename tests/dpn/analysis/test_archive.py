@@ -64,5 +64,5 @@ def test_no_answers_and_broken_ones_are_named(study, tmp_path):
         main([str(tmp_path / "nowhere"), str(tmp_path / "runs.tar.xz")])
     path = next(study.glob("runs/policy/seed0/points/*/*/answers.jsonl"))
     path.write_text(path.read_text() + '{"question_id": ')
-    with pytest.raises(SystemExit, match=rf"{path}, line \d+: not JSON"):
+    with pytest.raises(SystemExit, match=rf"{path}, line \d+: not valid JSON .*; finish the evaluation"):
         main([str(study), str(tmp_path / "runs.tar.xz")])
