@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+from dpn.analysis.reading import AGAIN
 from dpn.analysis.results import Run, grades
 
+_COSTS = ("by_grade", "flops_ratio", "visual_tokens", "seconds_per_sample", "device", "dtype", "batch_size")
+"""What the table needs of scores.json besides the score."""
 _NOTES = """\
 Accuracy in percent; every column is one protocol. *mean*: over the benchmarks. Grades: accuracy of the
 questions of that grade, over all benchmarks. FLOPs are those of the decoder's prefill relative to dense:
@@ -16,7 +19,13 @@ of generation per question, with the vision tower, without data loading ({measur
 
 
 def summarise(runs: Sequence[Run], reference: Run) -> dict[str, Any]:
-    """Return what the table shows, at full precision."""
+    """Return what the table shows, at full precision.
+
+    Raises:
+        ValueError: a result without costs, or with answers that have no score.
+    """
+    for run in runs:
+        _require_costs(run)
     return {
         "reference": reference.name,
         "protocols": {name: result.scores["protocol"] for name, result in reference.results.items()},
@@ -47,6 +56,24 @@ def markdown(summary: dict[str, Any]) -> str:
         measured="device, dtype, batch: " + "; ".join(settings), reference=summary["reference"]
     )
     return f"{table}\n\n{notes}"
+
+
+def _require_costs(run: Run) -> None:
+    for benchmark, result in run.results.items():
+        scores = result.scores
+        absent = [key for key in _COSTS if key not in scores] or [
+            f"flops_ratio.{name}" for name in ("paper", "full") if name not in scores["flops_ratio"]
+        ]
+        if absent:
+            raise ValueError(
+                f"run {run.name!r}, {benchmark}/scores.json: no {', '.join(absent)}; the table has costs, "
+                f"{AGAIN} with python -m llava.eval"
+            )
+        if unscored := sum(row["score"] is None for row in result.answers):
+            raise ValueError(
+                f"run {run.name!r}, {benchmark}/answers.jsonl: {unscored} of {len(result.answers)} answers "
+                f"have no score; {AGAIN}"
+            )
 
 
 def _row(run: Run, reference: Run, graded: Sequence[str]) -> dict[str, Any]:

@@ -136,3 +136,31 @@ def test_points_count_a_twentieth_in_the_mean(make_run, tmp_path):
     (row,) = json.loads((tmp_path / "report" / "results.json").read_text())["runs"]
     assert row["accuracy"]["gqa"] == 1500.0
     assert row["mean_accuracy"] == pytest.approx((1500 / 20 + 50 + 50) / 3)
+
+
+@pytest.mark.parametrize(
+    ("key", "left", "message"),
+    [
+        ("flops_ratio", None, "no flops_ratio;"),
+        ("flops_ratio", {"paper": 0.5}, "no flops_ratio.full;"),
+        ("visual_tokens", None, "no visual_tokens;"),
+        ("device", None, "no device;"),
+    ],
+)
+def test_scores_without_costs_are_refused_by_name(make_run, tmp_path, key, left, message):
+    run = make_run("a")
+    path = run / "pope" / "scores.json"
+    scores = json.loads(path.read_text())
+    del scores[key]
+    path.write_text(json.dumps(scores if left is None else scores | {key: left}))
+    with pytest.raises(SystemExit, match=f"run 'a', pope/scores.json: {message}"):
+        main([str(run), "--output", str(tmp_path / "report")])
+
+
+def test_answers_without_a_score_are_refused_by_number(make_run, tmp_path):
+    run = make_run("a")
+    path = run / "gqa" / "answers.jsonl"
+    first, *others = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [first | {"score": None}, *others]))
+    with pytest.raises(SystemExit, match=r"run 'a', gqa/answers.jsonl: 1 of \d+ answers have no score"):
+        main([str(run), "--output", str(tmp_path / "report")])
