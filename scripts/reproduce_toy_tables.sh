@@ -4,6 +4,7 @@
 #   bash scripts/reproduce_toy_tables.sh                     3 seeds, about 3.4 hours on 2 slow CPU cores
 #   SEEDS=5 METHODS="dense paper policy" OUTPUT=results/mine bash scripts/reproduce_toy_tables.sh
 #   STEPS=4 QUESTIONS=12 METHODS="dense policy" OUTPUT=results/try bash scripts/reproduce_toy_tables.sh    does it run?
+#   METHODS="policy-budget static-late truncate@2 downsample" bash scripts/reproduce_toy_tables.sh   afterwards: more rows
 #   TABLES_ONLY=1 bash scripts/reproduce_toy_tables.sh       trains nothing: tables from the answers in OUTPUT or, where
 #                                                            there are none, from the committed ones
 # Finished runs are kept in OUTPUT, so a second call goes on. QUESTIONS counts per benchmark. PACK=FILE.tar.xz keeps all
@@ -20,9 +21,9 @@ TABLES=${TABLES:-$OUTPUT/tables}
 TOY=${TOY:-playground/toy}
 JOBS=${JOBS:-$(nproc)}
 projectors="average_pool pixel_shuffle token_packer ldp_v2 resampler c_abstractor"
-rivals="pyramid_drop random-drop truncate downsample static-late"
+rivals="pyramid_drop random-drop truncate truncate@3"
 rows="static-2x2 static-1x2 static-2x1 random dynamic-2x2-4x4 early no-loss"
-read -ra methods <<<"${METHODS:-dense paper policy policy-budget value $rows $projectors $rivals}"
+read -ra methods <<<"${METHODS:-dense paper policy value $rows $projectors $rivals}"
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
 [[ -d $TOY ]] || python -m llava.toy --output "$TOY" --seed 0
@@ -56,10 +57,10 @@ table() {
 }
 
 table table1 gqa textvqa pope average flops_ratio -- llava=dense fastv-r0.5 fastv-r0.6 +fastv-late dpn=paper +policy \
-    +policy-budget +value=value@0.5 +pyramid_drop +pyramid-drop-free +random-drop +random-drop-free +truncate +truncate-free \
-    +downsample +downsample-free +visionzip
+    +policy-budget +value=value@0.5 +pyramid_drop +pyramid-drop-free +random-drop +random-drop-free +truncate +truncate@3 \
+    +truncate@2 +truncate-free +downsample +downsample-free +visionzip
 table table2 tokens gqa pope textvqa average flops_ratio -- mlp=dense average_pool resampler c_abstractor pixel_shuffle \
-    ldp_v2 prumerge_plus token_packer dpn=paper +policy
+    ldp_v2 prumerge_plus token_packer dpn=paper +policy +static-2x2 +visionzip
 table table3 gqa textvqa pope average flops_ratio -- static-2x2 pre-pooling=average_pool random static-2x1 static-1x2 \
     dynamic-2x2-4x4 early dpn=paper +static-late +policy
 table table4 gqa gqa_flops textvqa textvqa_flops pope pope_flops average average_flops -- baseline=dense no-loss \

@@ -116,9 +116,11 @@ _RIVALS = {
     "pyramid_drop": f"pyramid_drop {_LAYERS}",
     "random-drop": f"random {_LAYERS}",
     "truncate": "truncate layer=4",
+    "truncate@3": "truncate layer=3",
+    "truncate@2": "truncate layer=2",
     "downsample": "downsample side=64",
 }
-"""Rivals that are trained with what they leave out."""
+"""Rivals that are trained with what they leave out; truncation behind layer 3 costs what `policy` does."""
 
 METHODS: dict[str, Method] = {
     "dense": Method(points=_ON_DENSE),
