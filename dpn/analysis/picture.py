@@ -56,13 +56,16 @@ def draw(table: Table, path: Path) -> None:
     has_groups = any(group for group, _ in table.groups)
     heights = [_height(row) for row in (headings, *rows)]
     notes = [line for note in table.notes for line in _filled(f"* {note}", edges[-1] - edges[0])]
-    above = _TITLE + (_height([""]) if has_groups else 0.0)
+    size = NORMAL if len(table.headings) < 6 else LARGE
+    title = _filled(table.title, (edges[-1] - edges[0]) * SMALL / size)
+    storey = _TITLE + (len(title) - 1) * _LINE
+    above = storey + (_height([""]) if has_groups else 0.0)
     bottom = above + sum(heights)
     page = _Page(edges[-1] + _MARGIN, bottom + _PADDING + len(notes) * _LINE + _MARGIN)
-    page.write(_MARGIN, _TITLE / 2, table.title, "left", NORMAL if len(table.headings) < 6 else LARGE)
-    page.rule(edges[0], edges[-1], _TITLE, 1.2)
+    page.write(_MARGIN, storey / 2, "\n".join(title), "left", size)
+    page.rule(edges[0], edges[-1], storey, 1.2)
     if has_groups:
-        _write_groups(page, table, edges)
+        _write_groups(page, table, edges, storey)
     tops = list(accumulate(heights, initial=above))
     for row, (top, end) in zip((headings, *rows), pairwise(tops), strict=True):
         for place, (cell, (left, right)) in enumerate(zip(row, pairwise(edges), strict=True)):
@@ -75,13 +78,13 @@ def draw(table: Table, path: Path) -> None:
     save(page.figure, path)
 
 
-def _write_groups(page: _Page, table: Table, edges: Sequence[float]) -> None:
-    """Write the upper storey of the headings, each over a line."""
-    first, y = 0, _TITLE + _height([""])
+def _write_groups(page: _Page, table: Table, edges: Sequence[float], top: float) -> None:
+    """Write the upper storey of the headings below `top`, each over a line."""
+    first, y = 0, top + _height([""])
     for group, members in table.groups:
         left, right = edges[first], edges[first + len(members)]
         if group:
-            page.write((left + right) / 2, _TITLE + _height([""]) / 2, group, "center")
+            page.write((left + right) / 2, top + _height([""]) / 2, group, "center")
             page.rule(left + _PADDING, right - _PADDING, y, 0.6)
         first += len(members)
 
@@ -123,7 +126,7 @@ def _broken(cell: str) -> str:
     return "\n".join(lines)
 
 
-def _filled(note: str, width: float) -> list[str]:
-    """Break a note into lines of about a width in inches."""
+def _filled(text: str, width: float) -> list[str]:
+    """Break a text into lines of about a width in inches."""
     characters = int(width / _width("n" * 40) * 40 * 1.05)
-    return textwrap.wrap(note, max(40, characters), subsequent_indent="  ")
+    return textwrap.wrap(text, max(40, characters), subsequent_indent="  ")

@@ -9,42 +9,16 @@ one of the ways in which a method's checkpoint was run, then called METHOD@VALUE
 import argparse
 import json
 import math
-import statistics
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
-
+from dpn.analysis.estimate import Estimate, estimate
 from dpn.analysis.results import Run, grades, load_runs, natural_order
-from dpn.analysis.style import LARGE, NORMAL, QUIET, SMALL, TEXT, new_figure, save, tidy
+from dpn.analysis.study_plot import draw_study
 
-_T95 = (
-    12.706,
-    4.303,
-    3.182,
-    2.776,
-    2.571,
-    2.447,
-    2.365,
-    2.306,
-    2.262,
-    2.228,
-    2.201,
-    2.179,
-    2.160,
-    2.145,
-    2.131,
-)
-"""97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom."""
-_NORMAL_95 = 1.96
-_MARKERS = "oDs^vP*XdpH"
-_LABEL_ROOM = 3.0
-"""Per cent that two points of a curve must lie apart to be labelled one by one."""
 _NOTES = """\
 Mean over seeds and half the width of its 95 % interval (Student's t over seeds). *accuracy*: mean over
 {benchmarks}, in percent; grades: accuracy of the questions of that grade. FLOPs are those of the decoder's
@@ -52,30 +26,6 @@ prefill relative to dense: *visual* counts visual tokens and two FFN matrices (E
 every token, three FFN matrices and the routers. *information*: mutual information between the grade (kind) of
 a question and its route, in bits (plug-in estimate; {chance:.3f} bits or less are chance).
 """
-
-
-class Estimate(NamedTuple):
-    """A mean over seeds."""
-
-    mean: float
-    half_width: float | None
-    """Of the 95 % interval; None for a single seed."""
-
-    def __str__(self) -> str:
-        return f"{self.mean:.2f}" + ("" if self.half_width is None else f" ± {self.half_width:.2f}")
-
-
-def estimate(values: Sequence[float]) -> Estimate:
-    """Give the mean and the half width of its 95 % interval.
-
-    >>> estimate([1.0, 3.0])
-    Estimate(mean=2.0, half_width=12.706)
-    """
-    if len(values) < 2:
-        return Estimate(statistics.fmean(values), None)
-    freedom = len(values) - 1
-    quantile = _T95[freedom - 1] if freedom <= len(_T95) else _NORMAL_95
-    return Estimate(statistics.fmean(values), quantile * statistics.stdev(values) / math.sqrt(len(values)))
 
 
 def mutual_information(pairs: Sequence[tuple[Any, Any]]) -> float:
@@ -192,83 +142,6 @@ def markdown(rows: Sequence[dict[str, Any]], benchmarks: Sequence[str]) -> str:
 def _chance(questions: int, kinds: int = 5, routes: int = 27) -> float:
     """Give the expected plug-in information of independent variables: (K-1)(R-1) / (2 N ln 2), at most."""
     return (kinds - 1) * (routes - 1) / (2 * questions * math.log(2))
-
-
-def draw_study(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write accuracy against FLOPs, the points of a method joined, bars: 95 % intervals over seeds."""
-    figure = new_figure(9, 5.6)
-    axes = figure.subplots()
-    tidy(axes)
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    palette = colormaps["tab10"]
-    routed = [m for m in methods if any(row["method"] == m and row["kind"] == "router" for row in rows)]
-    for place, method in enumerate(methods):
-        members = sorted(
-            (row for row in rows if row["method"] == method),
-            key=lambda row: row["estimates"]["flops_paper"]["mean"],
-        )
-        colour = to_hex(palette(routed.index(method) % 10)) if method in routed else QUIET
-        _draw_method(axes, method, members, colour, _MARKERS[place % len(_MARKERS)])
-    _, top = axes.get_ylim()
-    axes.set_xlim(0, 105)  # intervals of few seeds go far beyond what there is
-    axes.set_ylim(None, min(top, 101))
-    axes.set_xlabel("FLOPs of the visual tokens, % of dense (Eq. 8)", fontsize=NORMAL, color=TEXT)
-    axes.set_ylabel("mean accuracy, %", fontsize=NORMAL, color=TEXT)
-    axes.set_title("Accuracy against cost, mean over seeds", fontsize=LARGE, color=TEXT, loc="left")
-    figure.legend(loc="outside right upper", frameon=False, fontsize=SMALL)
-    figure.supxlabel("bars: 95 % intervals over seeds", fontsize=SMALL, color=QUIET, ha="right", x=0.99)
-    save(figure, path)
-
-
-def _draw_method(axes: Axes, method: str, rows: Sequence[dict[str, Any]], colour: str, marker: str) -> None:
-    x, y = ([row["estimates"][name] for row in rows] for name in ("flops_paper", "accuracy"))
-    axes.errorbar(
-        [value["mean"] for value in x],
-        [value["mean"] for value in y],
-        xerr=[value["half_width"] or 0.0 for value in x],
-        yerr=[value["half_width"] or 0.0 for value in y],
-        color=colour,
-        marker=marker,
-        markersize=7,
-        linewidth=1.2,
-        elinewidth=1,
-        alpha=0.85,
-        label=method,
-    )
-    for members in _clusters([row for row in rows if "@" in row["point"]]):
-        values = named_range([row["point"].partition("@")[2] for row in members])
-        last = members[-1]["estimates"]
-        at = (last["flops_paper"]["mean"], last["accuracy"]["mean"])
-        axes.annotate(values, at, (5, 5), textcoords="offset points", fontsize=SMALL, color=colour)
-
-
-def _clusters(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Put neighbours of a curve together whose markers cover each other, so that one label serves them."""
-    clusters: list[list[dict[str, Any]]] = []
-    for row in rows:
-        here = row["estimates"]
-        last = clusters[-1][-1]["estimates"] if clusters else None
-        is_near = last is not None and all(
-            abs(here[name]["mean"] - last[name]["mean"]) < _LABEL_ROOM for name in ("flops_paper", "accuracy")
-        )
-        if is_near:
-            clusters[-1].append(row)
-        else:
-            clusters.append([row])
-    return clusters
-
-
-def named_range(values: Sequence[str]) -> str:
-    """Name what stands behind @ by its ends, numbers by the least and the greatest.
-
-    >>> named_range(["0.5", "0.05", "0.1"]), named_range(["2"]), named_range(["slow", "fast"])
-    ('0.05 to 0.5', '2', 'slow to fast')
-    """
-    try:
-        listed = sorted(values, key=float)
-    except ValueError:
-        listed = list(values)
-    return listed[0] if len(listed) == 1 else f"{listed[0]} to {listed[-1]}"
 
 
 def main(words: Sequence[str] | None = None) -> None:

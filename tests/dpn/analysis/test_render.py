@@ -1,5 +1,7 @@
 """One table in its three forms."""
 
+from dataclasses import replace
+
 import pytest
 from PIL import Image
 
@@ -102,3 +104,13 @@ def test_a_picture_grows_with_the_table(tmp_path):
 def test_rows_must_fit_the_headings():
     with pytest.raises(ValueError, match="a row of 1 cells under 2 headings"):
         Table(title="t", groups=(("", ("a", "b")),), rows=(("1",),))
+
+
+@pytest.mark.parametrize("times", [1, 12])
+def test_a_title_of_any_length_stays_on_the_picture(tmp_path, times):
+    table = replace(TABLE, title=f"Table 1 ({'Comparison with existing methods ' * times})")
+    draw(table, tmp_path / "long.png")
+    with Image.open(tmp_path / "long.png") as picture:
+        page = picture.convert("L")
+        margin = page.crop((page.width - 10, 0, page.width, page.height))
+        assert margin.getextrema() == (255, 255)

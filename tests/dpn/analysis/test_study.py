@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from dpn.analysis.study import Estimate, estimate, load_study, main, mutual_information, summarise
+from dpn.analysis.study import load_study, main, mutual_information, summarise
 
 SAME = {grade: [["2x2", "1x1", "1x1"]] for grade in ("coarse", "medium", "fine")}
 BY_GRADE = {
@@ -14,19 +14,6 @@ BY_GRADE = {
     "medium": [["1x2", "1x2", "1x2"]],
     "fine": [["1x1", "1x1", "1x1"]],
 }
-
-
-def test_the_interval_is_students_over_seeds():
-    # deviation 1 around 2, three values: 4.303 / sqrt(3)
-    assert estimate([1.0, 2.0, 3.0]) == Estimate(2.0, pytest.approx(4.303 / math.sqrt(3)))
-    assert estimate([5.0]) == Estimate(5.0, None)
-    assert str(estimate([5.0])) == "5.00"
-    assert str(Estimate(1.234, 0.5)) == "1.23 ± 0.50"
-
-
-def test_many_seeds_take_the_normal_quantile():
-    values = [0.0, 1.0] * 20
-    assert estimate(values).half_width == pytest.approx(1.96 * math.sqrt(10 / 39) / math.sqrt(40))
 
 
 @pytest.mark.parametrize(
