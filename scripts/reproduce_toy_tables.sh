@@ -7,9 +7,11 @@
 #   METHODS="value policy-budget static-late truncate truncate@2 downsample" bash scripts/reproduce_toy_tables.sh
 #                                                            afterwards: more rows
 #   TABLES_ONLY=1 bash scripts/reproduce_toy_tables.sh       trains nothing: tables from the answers in OUTPUT or, where
-#                                                            there are none, from the committed ones
-# Finished runs are kept in OUTPUT, so a second call goes on. QUESTIONS counts per benchmark. PACK=FILE.tar.xz keeps all
-# answers in one file, as docs/results/toy/runs.tar.xz was written.
+#                                                            there are none, from the committed ones in OUTPUT-committed
+# Finished runs are kept in OUTPUT, so a second call goes on; the tables show every run that is there, also those of
+# earlier calls with more seeds or other methods. A run that fails is named, the tables are written without it, and the
+# script ends with an error. QUESTIONS counts per benchmark. PACK=FILE.tar.xz keeps all answers in one file, as
+# docs/results/toy/runs.tar.xz was written.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -18,7 +20,6 @@ source scripts/lib.sh
 SEEDS=${SEEDS:-3}
 QUESTIONS=${QUESTIONS:-300}
 OUTPUT=${OUTPUT:-results/toy}
-TABLES=${TABLES:-$OUTPUT/tables}
 TOY=${TOY:-playground/toy}
 JOBS=${JOBS:-$(nproc)}
 projectors="average_pool pixel_shuffle token_packer ldp_v2 resampler c_abstractor"
@@ -28,13 +29,21 @@ read -ra methods <<<"${METHODS:-dense paper policy $rows $projectors $rivals}"
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
 [[ -d $TOY ]] || python -m llava.toy --output "$TOY" --seed 0
+status=0
 if [[ -z ${TABLES_ONLY:-} ]]; then
     python -m llava.toy.study --methods "${methods[@]}" --seeds "$SEEDS" --output "$OUTPUT" --world "$TOY" \
-        --jobs "$JOBS" --threads 1 --steps "${STEPS:-200}" --max_samples "$QUESTIONS"
-elif [[ ! -d $OUTPUT/runs ]]; then
-    echo "== no runs in $OUTPUT: unpacking docs/results/toy/runs.tar.xz there"
-    mkdir -p "$OUTPUT" && tar -C "$OUTPUT" -xJf docs/results/toy/runs.tar.xz
+        --jobs "$JOBS" --threads 1 --steps "${STEPS:-200}" --max_samples "$QUESTIONS" || status=$?
+elif ! compgen -G "$OUTPUT/runs/*/seed*/points/*/*/scores.json" >/dev/null; then
+    # In a folder of their own: a later call that trains must not take them for its own.
+    OUTPUT=$OUTPUT-committed
+    if [[ ! -d $OUTPUT ]]; then
+        echo "== no answers yet: unpacking docs/results/toy/runs.tar.xz into $OUTPUT"
+        rm -rf "$OUTPUT.part" && mkdir -p "$OUTPUT.part"
+        tar -C "$OUTPUT.part" -xJf docs/results/toy/runs.tar.xz
+        mv "$OUTPUT.part" "$OUTPUT"
+    fi
 fi
+TABLES=${TABLES:-$OUTPUT/tables}
 
 # row KEY POINT: sets `row` to KEY=FOLDERS where the point was evaluated, one folder per seed; else to nothing.
 row() {
@@ -88,3 +97,4 @@ fi
 python -m dpn.analysis.study "$OUTPUT" --output "$TABLES"
 [[ -z ${PACK:-} ]] || python -m dpn.analysis.archive "$OUTPUT" "$PACK"
 echo "== written to $TABLES"
+((status == 0)) || die "some runs failed (named above) and are missing in the tables; a second call tries them again"

@@ -1,30 +1,51 @@
 """Write names beside points of a plot where they cover nothing."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise, product
 from typing import NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
-from matplotlib.transforms import Bbox
 
 from dpn.analysis.style import NORMAL, QUIET
 
 _LINE_STEPS = 80
-_POINT = 7
-"""Half the size of a point, in pixels."""
-_DISTANCES = (9, 20, 32, 46, 60, 80, 105, 130)
+_MARKER = 7
+"""Half the size of a marker, in pixels of a figure with 100 to an inch."""
+_GAP = 2
+"""Pixels around a name."""
+_STEP = 4
+"""Pixels from one part of a line to a name to the next."""
+_ON_LINE, _LED_ACROSS, _COVERS, _OUTSIDE = 25.0, 100.0, 1e3, 1e6
+"""What it costs, in points of distance, that a name lies on a line, that the line to it lies on a marker or
+name, that it does so itself, that it is outside the axes."""
+_POINTS_PER_INCH = 72.0
+_DISTANCES = (9, 14, 20, 26, 32, 39, 46, 53, 60, 70, 80, 92, 105)
 _DIRECTIONS = (
-    ((1, 0), ("left", "center")),
-    ((0, 1), ("center", "bottom")),
-    ((0, -1), ("center", "top")),
-    ((-1, 0), ("right", "center")),
-    ((0.8, 0.8), ("left", "bottom")),
-    ((0.8, -0.8), ("left", "top")),
-    ((-0.8, 0.8), ("right", "bottom")),
-    ((-0.8, -0.8), ("right", "top")),
+    (1.0, 0.0),
+    (0.0, 1.0),
+    (0.0, -1.0),
+    (-1.0, 0.0),
+    (0.8, 0.8),
+    (0.8, -0.8),
+    (-0.8, 0.8),
+    (-0.8, -0.8),
+    (1.0, 0.4),
+    (1.0, -0.4),
+    (-1.0, 0.4),
+    (-1.0, -0.4),
+    (0.4, 1.0),
+    (-0.4, 1.0),
+    (0.4, -1.0),
+    (-0.4, -1.0),
 )
+"""To the right and up, the better ones first."""
+_ACROSS = {1: "left", 0: "center", -1: "right"}
+_ALONG = {1: "bottom", 0: "center", -1: "top"}
+"""Which edge of a name looks at its point, by the rounded direction."""
 
 
 class Label(NamedTuple):
@@ -48,13 +69,13 @@ class Stroke(NamedTuple):
 
 def point(x: float, y: float) -> Stroke:
     """Keep a marker free."""
-    return Stroke(x, y, y, _POINT)
+    return Stroke(x, y, y, _MARKER)
 
 
 def line(ends: Iterable[tuple[float, float]]) -> Iterator[Stroke]:
     """Keep a line through several points (x, y) free."""
     for (x, y), (end_x, end_y) in pairwise(ends):
-        for step in range(_LINE_STEPS):
+        for step in range(_LINE_STEPS + 1):
             share = step / _LINE_STEPS
             height = y + share * (end_y - y)
             yield Stroke(x + share * (end_x - x), height, height)
@@ -63,12 +84,14 @@ def line(ends: Iterable[tuple[float, float]]) -> Iterator[Stroke]:
 def write_labels(
     figure: Figure, axes: Axes, labels: Sequence[Label], strokes: Iterable[Stroke], size: int = NORMAL
 ) -> None:
-    """Write each name beside its point, at the nearest free place; a thin line leads to one further away.
+    """Write each name beside its point, at the best place near it; a dotted line leads to one further away.
 
-    Limits of the axes must be final, and what is drawn must be among the strokes, the points too.
+    A name covers no marker, other name or legend while there is a place without, and no line if that takes
+    it little further away. Limits of the axes must be final, and what is drawn must be among the strokes,
+    the points too.
     """
     figure.draw_without_rendering()
-    taken = [_box(axes, stroke) for stroke in strokes]
+    page = _Page(axes, strokes)
     for label in labels:
         text = axes.annotate(
             label.text,
@@ -79,27 +102,71 @@ def write_labels(
             color=label.colour,
             parse_math=False,
         )
-        taken.append(_place(axes, text, taken))
-        if max(map(abs, text.get_position())) > _DISTANCES[0]:
-            thin = {"arrowstyle": "-", "color": QUIET, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 5}
+        distance, (right, up) = page.place(text)
+        across, along = _ACROSS[round(right)], _ALONG[round(up)]
+        text.set(position=(right * distance, up * distance), ha=across, va=along)
+        if distance > _DISTANCES[0]:
+            thin = {"arrowstyle": "-", "color": QUIET, "linewidth": 0.7, "linestyle": ":", "shrinkA": 0}
             axes.annotate("", text.xy, text.get_position(), textcoords="offset points", arrowprops=thin)
 
 
-def _box(axes: Axes, stroke: Stroke) -> Bbox:
-    left, bottom = axes.transData.transform((stroke.x, stroke.low))
-    right, top = axes.transData.transform((stroke.x, stroke.high))
-    margin = stroke.margin
-    return Bbox.from_extents(left - margin, bottom - margin, right + margin, top + margin)
+class _Page:
+    """What is drawn so far: boxes (N, 4) of left, bottom, right, top in pixels."""
+
+    def __init__(self, axes: Axes, strokes: Iterable[Stroke]) -> None:
+        self.axes = axes
+        self.page = np.array(axes.bbox.extents)
+        listed = list(strokes)
+        solid = [_box(axes, stroke) for stroke in listed if stroke.margin >= _MARKER]
+        if (legend := axes.get_legend()) is not None:
+            solid.append(np.array(legend.get_window_extent().extents))
+        self.solid = np.reshape(solid, (-1, 4))
+        """Markers, the legend, names and the lines to them."""
+        self.lines = np.reshape([_box(axes, each) for each in listed if each.margin < _MARKER], (-1, 4))
+
+    def place(self, text: Annotation) -> tuple[float, tuple[float, float]]:
+        """Find the best distance and direction for a name, and keep its place free from now on."""
+        extent = text.get_window_extent()
+        start = self.axes.transData.transform(text.xy)
+        size = np.array([extent.width, extent.height])
+        best, found, kept = math.inf, (0.0, (0.0, 0.0)), self.solid[:0]
+        for distance, direction in product(_DISTANCES, _DIRECTIONS):
+            reach = np.array(direction) * distance * self.axes.figure.dpi / _POINTS_PER_INCH
+            # The corner or edge of the name that looks at the point stands at the end of the reach.
+            middle = start + reach + np.round(direction) * size / 2
+            box = np.concatenate([middle - size / 2 - _GAP, middle + size / 2 + _GAP])
+            leader = _leader(start, reach) if distance > _DISTANCES[0] else self.solid[:0]
+            cost = (
+                distance
+                + _ON_LINE * _overlaps(box[None], self.lines).any()
+                + _LED_ACROSS * _overlaps(leader, self.solid).any()
+                + _COVERS * _overlaps(box[None], self.solid).sum()
+                + _OUTSIDE * (not _is_inside(box, self.page))
+            )
+            if cost < best:
+                best, found, kept = cost, (float(distance), direction), np.vstack([box, leader])
+        self.solid = np.vstack([self.solid, kept])
+        return found
 
 
-def _place(axes: Axes, text: Annotation, taken: Sequence[Bbox]) -> Bbox:
-    """Move a label to the first free place around its point and return the box it fills."""
-    box = text.get_window_extent()
-    for distance, ((right, up), (across, along)) in product(_DISTANCES, _DIRECTIONS):
-        text.set(position=(right * distance, up * distance), ha=across, va=along)
-        box = text.get_window_extent().padded(2)
-        is_inside = axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1)
-        is_inside = is_inside and axes.bbox.containsy(box.y0) and axes.bbox.containsy(box.y1)
-        if is_inside and not any(box.overlaps(other) for other in taken):
-            break
-    return box
+def _box(axes: Axes, stroke: Stroke) -> np.ndarray:
+    ends = axes.transData.transform([(stroke.x, stroke.low), (stroke.x, stroke.high)])
+    return np.concatenate([ends[0] - stroke.margin, ends[1] + stroke.margin])
+
+
+def _leader(start: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """Return boxes (K, 4) along the line from a point to its name, from the marker's edge on."""
+    length = np.abs(reach).max()
+    shares = np.arange(2 * _MARKER, length, _STEP)[:, None] / length
+    places = start + shares * reach
+    return np.hstack([places - 1, places + 1])
+
+
+def _overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Say which of (K, 4) boxes share ground with which of (N, 4) others: (K, N)."""
+    one, two = boxes[:, None], others[None]
+    return np.all((one[..., :2] < two[..., 2:]) & (two[..., :2] < one[..., 2:]), axis=-1)
+
+
+def _is_inside(box: np.ndarray, page: np.ndarray) -> bool:
+    return bool((box[:2] >= page[:2]).all() and (box[2:] <= page[2:]).all())

@@ -24,7 +24,8 @@ Mean over seeds and half the width of its 95 % interval (Student's t over seeds)
 {benchmarks}, in percent; grades: accuracy of the questions of that grade. FLOPs are those of the decoder's
 prefill relative to dense: *visual* counts visual tokens and two FFN matrices (Eq. 8 of the paper), *full*
 every token, three FFN matrices and the routers. *information*: mutual information between the grade (kind) of
-a question and its route, in bits (plug-in estimate; {chance:.3f} bits or less are chance).
+a question and its route, in bits (plug-in estimate; routes drawn without looking at the question have up to
+about {chance}).
 """
 
 
@@ -108,6 +109,7 @@ def _row(point: str, seeds: dict[str, Run]) -> dict[str, Any]:
         "seeds": list(seeds),
         "reduction": runs[0].reduction,
         "questions": len(runs[0].answers),
+        "chance": _chance(runs[0]),
         "estimates": {name: estimate(listed)._asdict() for name, listed in values.items()},
         "values": values,
     }
@@ -135,13 +137,27 @@ def markdown(rows: Sequence[dict[str, Any]], benchmarks: Sequence[str]) -> str:
         ]
         lines.append([row["point"], str(len(row["seeds"])), *cells])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    chance = max(_chance(row["questions"]) for row in rows)
+    chance = ", ".join(
+        f"{max(row['chance'][key] for row in rows):.2f} about the {key}" for key in rows[0]["chance"]
+    )
     return f"{table}\n\n{_NOTES.format(benchmarks=', '.join(benchmarks), chance=chance)}"
 
 
-def _chance(questions: int, kinds: int = 5, routes: int = 27) -> float:
-    """Give the expected plug-in information of independent variables: (K-1)(R-1) / (2 N ln 2), at most."""
-    return (kinds - 1) * (routes - 1) / (2 * questions * math.log(2))
+def chance_information(questions: int, groups: int, routes: int = 27) -> float:
+    """Give the plug-in information, in bits, expected of routes that don't depend on the question's group.
+
+    (G - 1) (R - 1) / (2 N ln 2) with all R routes in use; fewer routes give less.
+
+    >>> round(chance_information(900, 6), 3)
+    0.104
+    """
+    return (groups - 1) * (routes - 1) / (2 * questions * math.log(2))
+
+
+def _chance(run: Run) -> dict[str, float]:
+    """Give `chance_information` about grade and kind, where the questions have them."""
+    groups = {key: {row[key] for row in run.answers if key in row} for key in ("grade", "kind")}
+    return {key: chance_information(len(run.answers), len(found)) for key, found in groups.items() if found}
 
 
 def main(words: Sequence[str] | None = None) -> None:

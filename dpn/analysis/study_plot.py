@@ -20,11 +20,11 @@ _LABEL_ROOM = 3.0
 
 
 def draw_study(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write accuracy against FLOPs, the points of a method joined, bars: 95 % intervals over seeds.
+    """Write accuracy against FLOPs, bars: 95 % intervals over seeds.
 
-    What has a router has a colour and stands in the legend; the others have their names beside them.
+    What has a router has a colour and stands in the legend, its points joined; the others are grey.
     """
-    figure = new_figure(9, 6.4)
+    figure = new_figure(10, 7.5)
     axes = figure.subplots()
     tidy(axes)
     palette = colormaps["tab10"]
@@ -38,23 +38,27 @@ def draw_study(rows: Sequence[dict[str, Any]], path: Path) -> None:
         if method in routed:
             place = routed.index(method)
             colour, marker = to_hex(palette(place % 10)), _MARKERS[place % len(_MARKERS)]
-            labels += [_range_label(near, colour) for near in _clusters([m for m in members if m.value])]
+            labels += [_range_label(near, colour) for near in _clusters(members)]
         else:
             colour, marker = QUIET, "o"
             labels += [Label(each.point, each.cost.mean, each.accuracy.mean, TEXT) for each in members]
         _draw_method(axes, method if method in routed else None, members, colour, marker)
         strokes += [stroke for each in members for stroke in each.strokes()]
-        strokes += line([(each.cost.mean, each.accuracy.mean) for each in members])
+        if method in routed:
+            strokes += line([(each.cost.mean, each.accuracy.mean) for each in members])
     low, top = axes.get_ylim()
     top = min(top, 101)
-    axes.set_xlim(0, 105)  # intervals of few seeds go far beyond what there is
+    dearest = max(row["estimates"]["flops_paper"]["mean"] for row in rows)
+    axes.set_xlim(0, max(105, 1.05 * dearest))  # intervals of few seeds go far beyond what there is
     axes.set_ylim(low, top + _ROOM_ABOVE * (top - low))
     axes.set_xlabel("FLOPs of the visual tokens, % of dense (Eq. 8)", fontsize=NORMAL, color=TEXT)
     axes.set_ylabel("mean accuracy, %", fontsize=NORMAL, color=TEXT)
     axes.set_title("Accuracy against cost, mean over seeds", fontsize=LARGE, color=TEXT, loc="left")
     if routed:
         axes.legend(loc="lower right", frameon=False, fontsize=SMALL, title="with a router")
-    figure.supxlabel("bars: 95 % intervals over seeds", fontsize=SMALL, color=QUIET, ha="right", x=0.99)
+    figure.supxlabel(
+        "bars: 95 % intervals over seeds, cut at the edges", fontsize=SMALL, color=QUIET, ha="right", x=0.99
+    )
     write_labels(figure, axes, labels, strokes, SMALL)
     save(figure, path)
 
@@ -92,16 +96,19 @@ def _draw_method(axes: Axes, name: str | None, members: Sequence[_Marker], colou
         color=colour,
         marker=marker,
         markersize=7,
+        linestyle="none" if name is None else "-",  # controls of one name are trained one by one
         linewidth=1.2,
-        elinewidth=1,
+        elinewidth=0.8,
         alpha=0.85,
         label=name,
     )
 
 
 def _range_label(near: Sequence[_Marker], colour: str) -> Label:
+    """Name markers that stand together: the method's name, or @ with the values of a curve."""
     last = near[-1]
-    return Label(named_range([each.value for each in near]), last.cost.mean, last.accuracy.mean, colour)
+    text = f"@{named_range([each.value for each in near])}" if last.value else last.point
+    return Label(text, last.cost.mean, last.accuracy.mean, colour)
 
 
 def _clusters(markers: Sequence[_Marker]) -> list[list[_Marker]]:
