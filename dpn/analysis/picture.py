@@ -38,9 +38,10 @@ class _Page:
         """Write lines of text around height y, the left, right or center of each at x."""
         look = {"fontsize": size, "color": colour, "ha": align, "va": "baseline", "parse_math": False}
         lines = text.split("\n")
-        first = y - (len(lines) - 1) / 2 * _LINE + _X_HEIGHT * size / SMALL
+        pitch = _LINE * size / SMALL
+        first = y - (len(lines) - 1) / 2 * pitch + _X_HEIGHT * size / SMALL
         for number, line in enumerate(lines):
-            self.figure.text(x / self.width, 1 - (first + number * _LINE) / self.height, line, **look)
+            self.figure.text(x / self.width, 1 - (first + number * pitch) / self.height, line, **look)
 
     def rule(self, left: float, right: float, y: float, width: float) -> None:
         """Draw a horizontal line."""
@@ -55,13 +56,14 @@ def draw(table: Table, path: Path) -> None:
     edges = _edges(table, [headings, *rows])
     has_groups = any(group for group, _ in table.groups)
     heights = [_height(row) for row in (headings, *rows)]
-    notes = [line for note in table.notes for line in _filled(f"* {note}", edges[-1] - edges[0])]
+    notes = [line for note in table.notes for line in _filled(f"* {note}", edges[-1] - edges[0], "  ")]
     size = NORMAL if len(table.headings) < 6 else LARGE
     title = _filled(table.title, (edges[-1] - edges[0]) * SMALL / size)
-    storey = _TITLE + (len(title) - 1) * _LINE
+    storey = _TITLE + (len(title) - 1) * _LINE * size / SMALL
     above = storey + (_height([""]) if has_groups else 0.0)
     bottom = above + sum(heights)
-    page = _Page(edges[-1] + _MARGIN, bottom + _PADDING + len(notes) * _LINE + _MARGIN)
+    right = max(edges[-1], _MARGIN + max(map(_width, title)) * size / SMALL)
+    page = _Page(right + _MARGIN, bottom + _PADDING + len(notes) * _LINE + _MARGIN)
     page.write(_MARGIN, storey / 2, "\n".join(title), "left", size)
     page.rule(edges[0], edges[-1], storey, 1.2)
     if has_groups:
@@ -126,7 +128,7 @@ def _broken(cell: str) -> str:
     return "\n".join(lines)
 
 
-def _filled(text: str, width: float) -> list[str]:
-    """Break a text into lines of about a width in inches."""
+def _filled(text: str, width: float, indent: str = "") -> list[str]:
+    """Break a text into lines of about a width in inches, all but the first indented."""
     characters = int(width / _width("n" * 40) * 40 * 1.05)
-    return textwrap.wrap(text, max(40, characters), subsequent_indent="  ")
+    return textwrap.wrap(text, max(40, characters), subsequent_indent=indent)

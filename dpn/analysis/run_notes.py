@@ -17,6 +17,8 @@ _METHODS = {
     "no-loss": "dpn",
 }
 """Row of the paper -> its method, None for plain LLaVA; the other rows can be made in several ways."""
+_SETTINGS = {"dpn": ("preset", "layers"), "fastv": ("layer", "ratio")}
+"""What a note says of a run whose row's name doesn't: Ours may be any preset, K=3 is meant for 32 layers."""
 _COST_KINDS = frozenset(("gflops", "flops_ratio", "tokens", "speed"))
 
 
@@ -49,17 +51,27 @@ def run_notes(comparison: Comparison) -> list[str]:
 
 
 def _method_notes(comparison: Comparison) -> list[str]:
-    """Name the rows whose run isn't of the method that the row is about."""
+    """Say of which settings a row's run is, and name the rows whose run is of another method."""
     notes = []
     for row in comparison.rows:
         arm = comparison.by_key.get(row.key)
         if arm is None or arm.is_own or row.key not in _METHODS:
             continue
-        expected, found = _METHODS[row.key], (arm.runs[0].reduction or {}).get("method")
+        reduction = arm.runs[0].reduction or {}
+        expected, found = _METHODS[row.key], reduction.get("method")
         if found != expected:
             names = [name or "plain LLaVA, without a reduction" for name in (expected, found)]
             notes.append(f"{row.name}: this row is about {names[0]}; our run is one of {names[1]}")
+        elif settings := [
+            f"{name}={_word(reduction[name])}" for name in _SETTINGS.get(found or "", ()) if name in reduction
+        ]:
+            notes.append(f"{row.name}: our run has {' '.join(settings)}")
     return notes
+
+
+def _word(value: object) -> str:
+    """Write a setting as `--reduction` takes it."""
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _interval_notes(comparison: Comparison) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 from dpn.analysis.reading import AGAIN
 from dpn.analysis.results import Run, grades
 
-_COSTS = ("by_grade", "flops_ratio", "visual_tokens", "seconds_per_sample", "device", "dtype", "batch_size")
+_NEEDED = ("by_grade", "flops_ratio", "visual_tokens", "seconds_per_sample", "device", "dtype", "batch_size")
 """What the table needs of scores.json besides the score."""
 _NOTES = """\
 Accuracy in percent; every column is one protocol. *mean*: over the benchmarks. Grades: accuracy of the
@@ -61,7 +61,7 @@ def markdown(summary: dict[str, Any]) -> str:
 def _require_costs(run: Run) -> None:
     for benchmark, result in run.results.items():
         scores = result.scores
-        absent = [key for key in _COSTS if key not in scores] or [
+        absent = [key for key in _NEEDED if key not in scores] or [
             f"flops_ratio.{name}" for name in ("paper", "full") if name not in scores["flops_ratio"]
         ]
         if absent:

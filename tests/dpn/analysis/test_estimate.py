@@ -18,3 +18,8 @@ def test_the_interval_is_students_over_seeds():
 def test_many_seeds_take_the_normal_quantile():
     values = [0.0, 1.0] * 20
     assert estimate(values).half_width == pytest.approx(1.96 * math.sqrt(10 / 39) / math.sqrt(40))
+
+
+def test_no_value_is_refused():
+    with pytest.raises(ValueError, match="needs one value at least"):
+        estimate([])

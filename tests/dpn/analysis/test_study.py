@@ -2,11 +2,12 @@
 
 import json
 import math
+import random
 import shutil
 
 import pytest
 
-from dpn.analysis.study import load_study, main, mutual_information, summarise
+from dpn.analysis.study import chance_information, load_study, main, mutual_information, summarise
 
 SAME = {grade: [["2x2", "1x1", "1x1"]] for grade in ("coarse", "medium", "fine")}
 BY_GRADE = {
@@ -31,6 +32,19 @@ BY_GRADE = {
 )
 def test_mutual_information_by_hand(pairs, bits):
     assert mutual_information(pairs) == pytest.approx(bits)
+
+
+def test_chance_is_what_independent_routes_carry_on_average():
+    draw = random.Random(0)
+    found = [
+        mutual_information([(draw.randrange(6), draw.randrange(27)) for _ in range(900)]) for _ in range(20)
+    ]
+    assert sum(found) / 20 == pytest.approx(chance_information(900, groups=6), rel=0.15)
+
+
+def test_chance_counts_the_groups_that_the_questions_have(make_study):
+    (row,) = summarise(load_study(make_study(dense=[{"routes": BY_GRADE}])))
+    assert row["chance"]["grade"] == chance_information(row["questions"], groups=3)
 
 
 def test_a_point_is_the_mean_over_its_seeds(make_study):

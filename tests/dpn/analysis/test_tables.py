@@ -105,6 +105,19 @@ def test_a_row_filled_by_another_method_has_a_note(run, show, row, reduction, no
     assert notes(lines) == ([note] if note else [])
 
 
+@pytest.mark.parametrize(
+    ("table", "row", "reduction", "note"),
+    [
+        ("table1", "dpn", DPN | {"preset": "paper", "layers": [2, 4, 6]}, "preset=paper layers=2,4,6"),
+        ("table1", "fastv-r0.5", {"method": "fastv", "layer": 1, "ratio": 0.5}, "layer=1 ratio=0.5"),
+        ("table4", "no-loss", {"method": "dpn", "preset": "paper"}, "preset=paper"),
+    ],
+)
+def test_a_note_says_which_settings_stand_behind_a_row_of_the_paper(run, show, table, row, reduction, note):
+    lines, _ = show(table, "--columns", "gqa", "--runs", f"{row}={run('a', reduction=reduction)}")
+    assert [line.partition(": our run has ")[2] for line in lines if ": our run has " in line] == [note]
+
+
 def test_baselines_of_the_other_tables_are_watched_too(run, show):
     folder = run("a", reduction=DPN)
     for table, row in (("table2", "mlp"), ("table4", "baseline")):
