@@ -97,4 +97,4 @@ fi
 python -m dpn.analysis.study "$OUTPUT" --output "$TABLES"
 [[ -z ${PACK:-} ]] || python -m dpn.analysis.archive "$OUTPUT" "$PACK"
 echo "== written to $TABLES"
-((status == 0)) || die "some runs failed (named above) and are missing in the tables; a second call tries them again"
+((status == 0)) || die "some runs failed (named above): the tables show what there is; a second call tries them again"
