@@ -65,11 +65,13 @@ class Stroke(NamedTuple):
     high: float
     margin: float = 1.0
     """Pixels around it."""
+    is_solid: bool = False
+    """Whether a name lies there only where all other places are worse; else it is part of a line."""
 
 
 def point(x: float, y: float) -> Stroke:
     """Keep a marker free."""
-    return Stroke(x, y, y, _MARKER)
+    return Stroke(x, y, y, _MARKER, is_solid=True)
 
 
 def line(ends: Iterable[tuple[float, float]]) -> Iterator[Stroke]:
@@ -91,7 +93,7 @@ def write_labels(
     the points too.
     """
     figure.draw_without_rendering()
-    page = _Page(axes, strokes)
+    ground = _Ground(axes, strokes)
     for label in labels:
         text = axes.annotate(
             label.text,
@@ -102,7 +104,7 @@ def write_labels(
             color=label.colour,
             parse_math=False,
         )
-        distance, (right, up) = page.place(text)
+        distance, (right, up) = ground.place(text)
         across, along = _ACROSS[round(right)], _ALONG[round(up)]
         text.set(position=(right * distance, up * distance), ha=across, va=along)
         if distance > _DISTANCES[0]:
@@ -110,19 +112,19 @@ def write_labels(
             axes.annotate("", text.xy, text.get_position(), textcoords="offset points", arrowprops=thin)
 
 
-class _Page:
+class _Ground:
     """What is drawn so far: boxes (N, 4) of left, bottom, right, top in pixels."""
 
     def __init__(self, axes: Axes, strokes: Iterable[Stroke]) -> None:
         self.axes = axes
         self.page = np.array(axes.bbox.extents)
         listed = list(strokes)
-        solid = [_box(axes, stroke) for stroke in listed if stroke.margin >= _MARKER]
+        solid = [_box(axes, stroke) for stroke in listed if stroke.is_solid]
         if (legend := axes.get_legend()) is not None:
             solid.append(np.array(legend.get_window_extent().extents))
         self.solid = np.reshape(solid, (-1, 4))
         """Markers, the legend, names and the lines to them."""
-        self.lines = np.reshape([_box(axes, each) for each in listed if each.margin < _MARKER], (-1, 4))
+        self.lines = np.reshape([_box(axes, each) for each in listed if not each.is_solid], (-1, 4))
 
     def place(self, text: Annotation) -> tuple[float, tuple[float, float]]:
         """Find the best distance and direction for a name, and keep its place free from now on."""

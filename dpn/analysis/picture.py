@@ -15,7 +15,7 @@ from dpn.analysis.style import LARGE, NORMAL, QUIET, SMALL, TEXT, new_figure, sa
 
 _POINTS_PER_INCH = 72.0
 _LINE = 1.5 * SMALL / _POINTS_PER_INCH
-"""Inches from one line of text to the next."""
+"""Inches from one line of small text to the next."""
 _X_HEIGHT = 0.36 * SMALL / _POINTS_PER_INCH
 """Inches from the middle of a line of small text to its baseline."""
 _PADDING = 0.1
@@ -38,7 +38,7 @@ class _Page:
         """Write lines of text around height y, the left, right or center of each at x."""
         look = {"fontsize": size, "color": colour, "ha": align, "va": "baseline", "parse_math": False}
         lines = text.split("\n")
-        pitch = _LINE * size / SMALL
+        pitch = _pitch(size)
         first = y - (len(lines) - 1) / 2 * pitch + _X_HEIGHT * size / SMALL
         for number, line in enumerate(lines):
             self.figure.text(x / self.width, 1 - (first + number * pitch) / self.height, line, **look)
@@ -59,7 +59,7 @@ def draw(table: Table, path: Path) -> None:
     notes = [line for note in table.notes for line in _filled(f"* {note}", edges[-1] - edges[0], "  ")]
     size = NORMAL if len(table.headings) < 6 else LARGE
     title = _filled(table.title, (edges[-1] - edges[0]) * SMALL / size)
-    storey = _TITLE + (len(title) - 1) * _LINE * size / SMALL
+    storey = _TITLE + (len(title) - 1) * _pitch(size)
     above = storey + (_height([""]) if has_groups else 0.0)
     bottom = above + sum(heights)
     right = max(edges[-1], _MARGIN + max(map(_width, title)) * size / SMALL)
@@ -126,6 +126,11 @@ def _broken(cell: str) -> str:
             lines.append("")
         lines[-1] += part
     return "\n".join(lines)
+
+
+def _pitch(size: int) -> float:
+    """Return the inches from one line of text of a size to the next."""
+    return _LINE * size / SMALL
 
 
 def _filled(text: str, width: float, indent: str = "") -> list[str]:

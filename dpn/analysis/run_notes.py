@@ -1,5 +1,8 @@
 """What has to be said under a table about the runs that fill it."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from dpn.analysis.comparison import Comparison
 
 _METHODS = {
@@ -62,16 +65,20 @@ def _method_notes(comparison: Comparison) -> list[str]:
         if found != expected:
             names = [name or "plain LLaVA, without a reduction" for name in (expected, found)]
             notes.append(f"{row.name}: this row is about {names[0]}; our run is one of {names[1]}")
-        elif settings := [
-            f"{name}={_word(reduction[name])}" for name in _SETTINGS.get(found or "", ()) if name in reduction
-        ]:
-            notes.append(f"{row.name}: our run has {' '.join(settings)}")
+        elif settings := _settings(reduction):
+            notes.append(f"{row.name}: our run has {settings}")
     return notes
 
 
-def _word(value: object) -> str:
-    """Write a setting as `--reduction` takes it."""
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+def _settings(reduction: Mapping[str, Any]) -> str:
+    """Write what a row's name doesn't say as `--reduction` takes it; "" where there is nothing to say."""
+    shown = {
+        name: reduction[name] for name in _SETTINGS.get(reduction.get("method", ""), ()) if name in reduction
+    }
+    return " ".join(
+        f"{name}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}"
+        for name, value in shown.items()
+    )
 
 
 def _interval_notes(comparison: Comparison) -> list[str]:

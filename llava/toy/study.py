@@ -23,6 +23,8 @@ from llava.toy.methods import METHODS, Method, own_method
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ("gqa", "pope", "textvqa")
+FAILED_RUNS = 3
+"""Exit status after runs that failed, the others being done and shown; 1 is for what stops all of them."""
 DEFAULT_METHODS = (
     "dense",
     "static-2x2",
@@ -71,7 +73,8 @@ def main(words: Sequence[str] | None = None) -> None:
     except (ValueError, subprocess.CalledProcessError) as error:
         sys.exit(f"llava.toy.study: {getattr(error, 'stderr', None) or error}")
     if failed:
-        sys.exit(f"llava.toy.study: {failed} of {len(runs)} runs failed; a second call tries again")
+        sys.stderr.write(f"llava.toy.study: {failed} of {len(runs)} runs failed; a second call tries again\n")
+        sys.exit(FAILED_RUNS)
 
 
 def plan(methods: Sequence[str], seeds: Sequence[int], output: Path) -> list[Run]:

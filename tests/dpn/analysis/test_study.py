@@ -37,9 +37,9 @@ def test_mutual_information_by_hand(pairs, bits):
 def test_chance_is_what_independent_routes_carry_on_average():
     draw = random.Random(0)
     found = [
-        mutual_information([(draw.randrange(6), draw.randrange(27)) for _ in range(900)]) for _ in range(20)
+        mutual_information([(draw.randrange(6), draw.randrange(27)) for _ in range(9000)]) for _ in range(20)
     ]
-    assert sum(found) / 20 == pytest.approx(chance_information(900, groups=6), rel=0.15)
+    assert sum(found) / 20 == pytest.approx(chance_information(9000, groups=6), rel=0.05)
 
 
 def test_chance_counts_the_groups_that_the_questions_have(make_study):

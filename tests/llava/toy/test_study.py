@@ -113,6 +113,21 @@ def test_a_failed_run_does_not_stop_the_others(tmp_path, settings, monkeypatch, 
     assert "policy@2 seed 0: done" in said
 
 
+def test_failed_runs_and_words_that_stop_all_end_with_different_statuses(tmp_path, monkeypatch, capsys):
+    def fail_dense(command, environment, log):
+        if environment.get("OUTPUT", "").endswith("dense/seed0/checkpoint"):
+            raise subprocess.CalledProcessError(1, command, stderr=f"exit status 1, see {log}")
+
+    monkeypatch.setattr(study, "_call", fail_dense)
+    words = ["--seeds", "1", "--output", str(tmp_path), "--methods"]
+    with pytest.raises(SystemExit) as ended:
+        study.main([*words, "dense", "policy@2"])
+    assert ended.value.code == study.FAILED_RUNS
+    assert "1 of 2 runs failed" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="unknown method 'densest'"):
+        study.main([*words, "densest"])
+
+
 def test_a_projector_that_fails_leaves_the_others_to_be_trained(tmp_path, settings, monkeypatch, capsys):
     def fail(command, environment, log):
         if environment["PROJECTOR_TYPE"] == "resampler":
